@@ -1,0 +1,244 @@
+"""Files that survive a crash: atomic whole-file writes, one-write appends, locks, rotation, bounded reads.
+
+Hook-safe: os, fcntl, stat, errno only, Python 3.9 syntax. Errors are OSError unless said otherwise.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Union
+
+    AnyPath = Union[str, os.PathLike[str]]
+
+_POLL = 0.02
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+
+
+class LockTaken(OSError):
+    """Somebody else holds the lock and the time to wait for it is over."""
+
+
+class locked:  # noqa: N801 - used as a function: `with locked(path):`
+    """Hold an exclusive flock on `path` (made if missing, never unlinked) for the length of the block.
+
+    `timeout` in seconds: None waits for ever, 0 tries once. Raises LockTaken when it is over.
+    """
+
+    def __init__(self, path: AnyPath, *, timeout: float | None = None) -> None:
+        self.path = os.fspath(path)
+        self.timeout = timeout
+        self.fd = -1
+
+    def __enter__(self) -> locked:
+        make_folder(os.path.dirname(self.path))
+        self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            self._acquire()
+        except BaseException:
+            os.close(self.fd)
+            raise
+        return self
+
+    def _acquire(self) -> None:
+        if self.timeout is None:
+            fcntl.flock(self.fd, fcntl.LOCK_EX)
+            return
+        end = time.monotonic() + self.timeout
+        while True:
+            try:
+                fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() >= end:
+                    raise LockTaken(errno.EAGAIN, "locked by another process", self.path) from None
+                time.sleep(_POLL)
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        os.close(self.fd)
+
+
+def make_folder(path: AnyPath, mode: int = 0o700) -> None:
+    """Make a folder and its missing parents, each with `mode` whatever the umask; existing ones stay as they are."""
+    path = os.fspath(path)
+    if not path or os.path.isdir(path):
+        return
+    make_folder(os.path.dirname(path), mode)
+    try:
+        os.mkdir(path, mode)
+        os.chmod(path, mode)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise
+
+
+def read_bounded(path: AnyPath, limit: int) -> bytes:
+    """The whole of a regular file. OSError EFBIG when it is larger than `limit`, EINVAL when it is no regular file."""
+    fd = os.open(path, _READ)
+    try:
+        info = os.fstat(fd)
+        if not stat.S_ISREG(info.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+        parts = []
+        left = limit + 1
+        while left > 0:
+            part = os.read(fd, min(left, 1 << 20))
+            if not part:
+                return b"".join(parts)
+            parts.append(part)
+            left -= len(part)
+        raise OSError(errno.EFBIG, f"larger than {limit} bytes", os.fspath(path))
+    finally:
+        os.close(fd)
+
+
+def write_atomic(path: AnyPath, data: bytes, mode: int | None = 0o600) -> None:
+    """Replace a file by `data` so that a reader or a crash sees the old or the new whole, never a mix.
+
+    `mode` None keeps the mode of the file that is there (0600 where there is none).
+    """
+    path = os.path.realpath(path)
+    folder = os.path.dirname(path)
+    make_folder(folder)
+    if mode is None:
+        try:
+            mode = stat.S_IMODE(os.stat(path).st_mode)
+        except FileNotFoundError:
+            mode = 0o600
+    temp = f"{path}.tmp-{os.getpid()}-{time.monotonic_ns()}"
+    fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        try:
+            _write_all(fd, data)
+            os.fchmod(fd, mode)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.replace(temp, path)
+    except BaseException:
+        _unlink_quietly(temp)
+        raise
+    _sync_folder(folder)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _unlink_quietly(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        pass
+
+
+def _sync_folder(folder: str) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    except OSError:  # some file systems cannot sync a folder; the rename itself is done
+        pass
+    finally:
+        os.close(fd)
+
+
+def sidecar(path: AnyPath) -> str:
+    """The lock file that belongs to an append-only file."""
+    folder, name = os.path.split(os.fspath(path))
+    return os.path.join(folder, f".{name}.lock")
+
+
+def append(path: AnyPath, data: bytes, *, durable: bool = False, limit: int | None = None, wait: bool = True) -> None:
+    """Append whole lines (`data` ends in a newline) by one write, under the file's sidecar lock.
+
+    A torn last line (a crash in mid-write) is closed first; a short write (disk full) is taken back and raised, so that
+    what was there before stays readable. `limit` rotates a file that would pass that many bytes; `durable` waits for
+    the disk. `wait` False (the hooks) goes on without the lock when somebody holds it: the write itself is still whole.
+    """
+    path = os.fspath(path)
+    try:
+        with locked(sidecar(path), timeout=None if wait else 0):
+            if limit is not None:
+                _rotate_held(path, limit - len(data))
+            _append_held(path, data, durable)
+    except LockTaken:
+        _append_held(path, data, durable)
+
+
+def _append_held(path: str, data: bytes, durable: bool) -> None:
+    fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+    try:
+        size = os.fstat(fd).st_size
+        if size and os.pread(fd, 1, size - 1) != b"\n":
+            data = b"\n" + data
+        written = os.write(fd, data)
+        if written != len(data):
+            os.ftruncate(fd, size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        if durable:
+            os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _rotate_held(path: str, limit: int) -> None:
+    try:
+        if os.lstat(path).st_size <= max(limit, 0):
+            return
+    except FileNotFoundError:
+        return
+    os.rename(path, f"{path}.{time.time_ns()}.{os.getpid()}")
+
+
+def rotated(path: AnyPath) -> list[str]:
+    """The rotated parts of an append-only file, oldest first (not the file itself)."""
+    folder, name = os.path.split(os.fspath(path))
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return []
+    parts = [n for n in names if n.startswith(name + ".") and n[len(name) + 1 :].replace(".", "").isdigit()]
+    return [os.path.join(folder, n) for n in sorted(parts, key=lambda n: int(n[len(name) + 1 :].split(".")[0]))]
+
+
+def move_aside(path: AnyPath, stamp: str) -> str:
+    """Rename a corrupt file to `PATH.corrupt-STAMP`, so that it is neither used nor overwritten; its new path."""
+    target = f"{os.fspath(path)}.corrupt-{stamp}"
+    os.rename(path, target)
+    return target
+
+
+def others_can_write(path: AnyPath) -> str | None:
+    """Why a file must not be trusted, or None: writable by everybody, by a group with others in it, of another owner.
+
+    A private group (the user's own, as umask 002 presumes) is told by its id being the same as the user's.
+    """
+    info = os.stat(path)
+    if info.st_uid not in (os.getuid(), 0):
+        return f"is owned by another user (uid {info.st_uid})"
+    if info.st_mode & 0o002:
+        return f"is writable by everybody (mode {stat.S_IMODE(info.st_mode):o})"
+    if info.st_mode & 0o020 and not _is_private_group(info.st_gid):
+        return f"is writable by a group (mode {stat.S_IMODE(info.st_mode):o})"
+    return None
+
+
+def _is_private_group(gid: int) -> bool:
+    import grp  # only here: a hook never gets this far
+    import pwd
+
+    me = pwd.getpwuid(os.getuid())
+    try:
+        members = grp.getgrgid(gid).gr_mem
+    except KeyError:
+        return False
+    return gid == me.pw_gid and all(name == me.pw_name for name in members)
