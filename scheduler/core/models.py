@@ -1,0 +1,229 @@
+"""The formats: a project's config, a task, the user's settings.
+
+JSON names are camelCase; Python names snake_case. An unknown field is an error here; who reads a file decides what an
+error suspends (store/config.py). Values read from JSON are validated as JSON (`model_validate_json`). Durations are seconds, or text such as "30m". All moments are aware.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal, TypeVar
+from zoneinfo import ZoneInfo
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
+from pydantic.alias_generators import to_camel
+
+from scheduler.core.schedule import check_cron
+from scheduler.core.when import parse_duration
+from scheduler.errors import SchedulerError
+
+CONFIG_VERSION = 1
+TASK_ID = r"^[a-z0-9][a-z0-9-]{0,63}\Z"
+_PREFIX = r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,63}\Z"
+_REMOTE = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z"
+_TAG = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,31}\Z"
+_ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*\Z"
+MAX_TIMEOUT = 7 * 86400
+
+
+def _as_value_error(check: Any) -> Any:
+    def checked(value: Any) -> Any:
+        try:
+            return check(value)
+        except SchedulerError as error:
+            raise ValueError(error.message) from None
+
+    return checked
+
+
+def _moment(value: Any) -> datetime:
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value.replace("Z", "+00:00") if value.endswith("Z") else value)
+        except ValueError:
+            raise ValueError(f"not an ISO 8601 time: {value[:60]!r}") from None
+    if not isinstance(value, datetime):
+        raise ValueError("not an ISO 8601 time")
+    if value.tzinfo is None:
+        raise ValueError("a time needs its offset from UTC, as in 2026-12-01T09:00:00+01:00")
+    return value
+
+
+def _cron(value: str) -> str:
+    check_cron(value)
+    return value
+
+
+def _zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (KeyError, ValueError, OSError):
+        raise SchedulerError(f"unknown time zone {value!r}", "use an IANA name such as Europe/Berlin") from None
+    return value
+
+
+def _no_nul(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("must not hold a NUL character")
+    return value
+
+
+def iso(moment: datetime) -> str:
+    """ISO 8601 with offset, in milliseconds: how every file of ours writes a time."""
+    return moment.isoformat(timespec="milliseconds")
+
+
+Duration = Annotated[int, BeforeValidator(_as_value_error(parse_duration), json_schema_input_type=int | str)]
+Moment = Annotated[
+    datetime,
+    BeforeValidator(_moment, json_schema_input_type=str),
+    PlainSerializer(iso, return_type=str, when_used="json"),
+]
+Text = Annotated[str, Field(min_length=1, max_length=1_000_000), AfterValidator(_no_nul)]
+ShortText = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_no_nul)]
+
+
+class Model(BaseModel):
+    """Strict types, camelCase in JSON, no unknown field, not to be changed."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, alias_generator=to_camel)
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON object, without what is unset."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+#: For models that the program builds itself: by the names of Python as well as by those of JSON.
+BY_NAME = ConfigDict(validate_by_name=True, validate_by_alias=True)
+
+
+class CronTrigger(Model):
+    """Fires as a five-field cron expression says, on the wall clock of `timezone` (an IANA name)."""
+
+    type: Literal["cron"] = "cron"
+    expression: Annotated[str, AfterValidator(_as_value_error(_cron))]
+    timezone: Annotated[str, AfterValidator(_as_value_error(_zone))] = "UTC"
+
+
+class OnceTrigger(Model):
+    """Fires once, at a moment."""
+
+    type: Literal["once"] = "once"
+    at: Moment
+
+
+class IntervalTrigger(Model):
+    """Fires every `every` seconds, counted from `from` (default: when the task was added)."""
+
+    type: Literal["interval"] = "interval"
+    every: Annotated[Duration, Field(ge=1)]
+    from_: Annotated[Moment | None, Field(alias="from")] = None
+
+
+Trigger = Annotated[CronTrigger | OnceTrigger | IntervalTrigger, Field(discriminator="type")]
+
+
+class Worktree(Model):
+    """Where the work is done: a git worktree of its own on a new branch, unless `enabled` is false."""
+
+    enabled: bool = True
+    base: Literal["head", "default", "fresh"] = "head"
+    branch_prefix: Annotated[str, Field(pattern=_PREFIX)] = "claude-task/"
+    setup: Text | None = None
+    link: tuple[ShortText, ...] = ()
+    push: bool = False
+    remote_name: Annotated[str, Field(pattern=_REMOTE)] = "origin"
+
+
+class Execution(Model):
+    """What is done: a prompt for `claude -p` or a shell command, and its limits. Durations in seconds."""
+
+    type: Literal["claude", "shell"]
+    command: Text
+    timeout: Annotated[Duration, Field(ge=1, le=MAX_TIMEOUT)] = 1800
+    stall_timeout: Annotated[Duration, Field(ge=1, le=MAX_TIMEOUT)] | None = None
+    skip_permissions: bool = False
+    permission_mode: Literal["acceptEdits", "auto", "default", "dontAsk", "plan"] = "acceptEdits"
+    allowed_tools: tuple[ShortText, ...] = ()
+    model: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/\[\]@-]{0,127}\Z")] | None = None
+    max_turns: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    max_budget_usd: Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)] | None = None
+    precheck: Text | None = None
+    verify: Text | None = None
+    env: dict[Annotated[str, Field(pattern=_ENV_NAME)], Annotated[str, AfterValidator(_no_nul)]] = {}
+    worktree: Worktree = Worktree()
+
+
+class Policy(Model):
+    """What happens when things do not go by the clock. Durations in seconds."""
+
+    overlap: Literal["skip", "queue", "cancel-running"] = "skip"
+    missed: Literal["skip", "latest", "all"] = "latest"
+    missed_within: Duration = 86400
+    open_review: Literal["run", "skip"] = "run"
+    on_denied: Literal["fail", "accept"] = "fail"
+    retries: Annotated[int, Field(ge=0, le=20)] = 0
+    retry_delay: Duration = 300
+
+
+class Task(Model):
+    """What a user scheduled."""
+
+    id: Annotated[str, Field(pattern=TASK_ID)]
+    name: ShortText
+    enabled: bool = True
+    trigger: Trigger
+    execution: Execution
+    policy: Policy = Policy()
+    tags: tuple[Annotated[str, Field(pattern=_TAG)], ...] = ()
+
+    @model_validator(mode="after")
+    def _fits(self) -> Task:
+        if self.execution.type == "shell" and self.execution.skip_permissions:
+            raise ValueError("skipPermissions is for claude tasks; a shell command has no permissions to skip")
+        return self
+
+
+class ProjectSettings(Model):
+    """`settings` of a project's config."""
+
+    remind: bool = True
+
+
+class UserSettings(Model):
+    """`settings.json` of the user."""
+
+    max_concurrent: Annotated[int, Field(ge=1, le=64)] = 2
+    env_pass: tuple[Annotated[str, Field(pattern=_ENV_NAME)], ...] = ()
+
+
+#: (place, kind, message); a place is the way of names and indexes from the object that was read.
+Fault = tuple[tuple[str | int, ...], str, str]
+M = TypeVar("M", bound=Model)
+
+
+def from_json(model: type[M], text: str | bytes) -> M | list[Fault]:
+    """An object of `model` from JSON, or what is wrong with it."""
+    try:
+        return model.model_validate_json(text)
+    except ValidationError as error:
+        return [_fault(item["loc"], item["type"], item["msg"]) for item in error.errors(include_url=False)]
+
+
+def _fault(loc: tuple[str | int, ...], kind: str, message: str) -> Fault:
+    # A union's member is part of pydantic's place, and no part of the file's.
+    place = [part for at, part in enumerate(loc) if not (at and loc[at - 1] == "trigger" and part in _TAGS)]
+    message = message.removeprefix("Value error, ")
+    return tuple(place), kind, message[:1].lower() + message[1:]
+
+
+_TAGS = ("cron", "once", "interval")
