@@ -1,0 +1,115 @@
+"""Decisions about runs: which queued one starts next, what becomes of one whose turn has come, whether to try again.
+
+Pure: facts and time are arguments, the caller carries out what is returned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum
+
+from scheduler.core.models import Task
+from scheduler.core.record import Reason, Status
+
+MAX_RETRY_DELAY = 6 * 3600
+
+#: Failures that the same work may get past another time.
+PASSING = frozenset(
+    {
+        Reason.API_ERROR,
+        Reason.OVERLOADED,
+        Reason.RATE_LIMITED,
+        Reason.STALLED,
+        Reason.CRASHED,
+        Reason.NO_RESULT,
+        Reason.AGENT_ERROR,
+        Reason.EXIT_CODE,
+        Reason.SIGNAL,
+        Reason.SETUP_FAILED,
+        Reason.VERIFY_FAILED,
+        Reason.WORKTREE_FAILED,
+    }
+)
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A run in the queue. `not_before` holds a retry back; `isolated` False needs the main checkout for itself."""
+
+    run_id: str
+    project: str
+    task: str
+    since: datetime
+    not_before: datetime | None
+    isolated: bool
+
+
+@dataclass(frozen=True)
+class Going:
+    """A run under way."""
+
+    run_id: str
+    project: str
+    task: str
+    isolated: bool
+
+
+class Move(Enum):
+    """What to do with a queued run now."""
+
+    START = "start"
+    SKIP = "skip"  # end it as skipped
+    WAIT = "wait"  # leave it in the queue
+    CANCEL_OTHER = "cancel-other"  # stop the task's run that is going, then look again
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A move, with the reason for a skip."""
+
+    move: Move
+    reason: Reason | None = None
+
+
+def decide(waiting: Waiting, task: Task | None, going: Sequence[Going], *, trusted: bool, manual: bool) -> Decision:
+    """What becomes of a queued run whose turn has come, given the runs under way.
+
+    `task` is the task as the approved config has it now; None when it is gone. A manual run ignores `enabled`.
+    """
+    if not trusted:
+        return Decision(Move.SKIP, Reason.UNTRUSTED)
+    if task is None or not (task.enabled or manual):
+        return Decision(Move.SKIP, Reason.DISABLED)
+    if any(g.project == waiting.project and g.task == waiting.task for g in going):
+        if manual or task.policy.overlap == "queue":
+            return Decision(Move.WAIT)
+        if task.policy.overlap == "cancel-running":
+            return Decision(Move.CANCEL_OTHER)
+        return Decision(Move.SKIP, Reason.OVERLAP)
+    if not waiting.isolated and any(g.project == waiting.project and not g.isolated for g in going):
+        return Decision(Move.WAIT)
+    return Decision(Move.START)
+
+
+def in_turn(
+    queue: Sequence[Waiting], going: Sequence[Going], served: Mapping[str, int], now: datetime
+) -> list[Waiting]:
+    """The queue in the order of its turns: projects with fewer runs under way first, then those served least recently
+    (`served`: project to the number of its last start), then who waits longest. Retries not yet due are left out."""
+    busy: dict[str, int] = {}
+    for run in going:
+        busy[run.project] = busy.get(run.project, 0) + 1
+    ready = [w for w in queue if w.not_before is None or w.not_before <= now]
+    return sorted(ready, key=lambda w: (busy.get(w.project, 0), served.get(w.project, -1), w.since))
+
+
+def retry_at(task: Task, status: Status, reason: Reason | None, attempt: int, ended: datetime) -> datetime | None:
+    """When to try the occurrence again, doubling the delay each time; None when it is not to be tried again."""
+    mendable: Collection[Reason] = PASSING
+    if status not in (Status.FAILURE, Status.TIMEOUT) or attempt > task.policy.retries:
+        return None
+    if reason is not None and reason not in mendable:
+        return None
+    return ended + timedelta(seconds=min(task.policy.retry_delay * 2 ** (attempt - 1), MAX_RETRY_DELAY))
