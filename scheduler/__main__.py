@@ -1,0 +1,34 @@
+"""Starts what the first word asks for: the supervisor of one run, or the command line.
+
+Runs as `python -I …/scheduler WORD…` (a folder), as `python -I …/scheduler/__main__.py WORD…` and by `-m`. With
+`supervise` nothing is imported that is not in the standard library, so that it also starts under `-S`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def _put_the_package_on_the_path() -> None:
+    folder = os.path.dirname(os.path.abspath(__file__))
+    if sys.path[0] == folder:  # else `core` and `store` would be top-level names
+        del sys.path[0]
+    sys.path.insert(0, os.path.dirname(folder))
+
+
+def main() -> int:
+    """Run and return the exit code."""
+    if not __package__:
+        _put_the_package_on_the_path()
+    if sys.argv[1:2] == ["supervise"]:
+        from scheduler.execution.supervise import main as supervise
+
+        return supervise(sys.argv[2:])
+    from scheduler.cli.main import main as command_line
+
+    return command_line()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
