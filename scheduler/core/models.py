@@ -1,7 +1,8 @@
 """The formats: a project's config, a task, the user's settings.
 
 JSON names are camelCase; Python names snake_case. An unknown field is an error here; who reads a file decides what an
-error suspends (store/config.py). Values read from JSON are validated as JSON (`model_validate_json`). Durations are seconds, or text such as "30m". All moments are aware.
+error suspends (core/parse.py). Values read from JSON are validated as JSON (`model_validate_json`). Durations are
+seconds, or text such as "30m". All moments are aware.
 """
 
 from __future__ import annotations
@@ -27,11 +28,12 @@ from scheduler.core.when import parse_duration
 from scheduler.errors import SchedulerError
 
 CONFIG_VERSION = 1
-TASK_ID = r"^[a-z0-9][a-z0-9-]{0,63}\Z"
-_PREFIX = r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,63}\Z"
-_REMOTE = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z"
-_TAG = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,31}\Z"
-_ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*\Z"
+# In these (Rust) expressions `$` is the end of the text, also where the text ends in a newline.
+TASK_ID = r"^[a-z0-9][a-z0-9-]{0,63}$"
+_PREFIX = r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,63}$"
+_REMOTE = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+_TAG = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$"
+_ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 MAX_TIMEOUT = 7 * 86400
 
 
@@ -154,7 +156,7 @@ class Execution(Model):
     skip_permissions: bool = False
     permission_mode: Literal["acceptEdits", "auto", "default", "dontAsk", "plan"] = "acceptEdits"
     allowed_tools: tuple[ShortText, ...] = ()
-    model: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/\[\]@-]{0,127}\Z")] | None = None
+    model: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/\[\]@-]{0,127}$")] | None = None
     max_turns: Annotated[int, Field(ge=1, le=100_000)] | None = None
     max_budget_usd: Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)] | None = None
     precheck: Text | None = None
