@@ -1,0 +1,121 @@
+"""Lengths of time and moments as people write them."""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import date, datetime, time, timedelta, timezone, tzinfo
+
+from scheduler.core.zones import UTC, in_zone, resolve, utc
+from scheduler.errors import SchedulerError
+
+# Ten years: whoever means longer has mistyped.
+LONGEST = 3653 * 86400
+
+_SECONDS = {"w": 604800, "d": 86400, "h": 3600, "m": 60, "s": 1}
+_DURATION = re.compile(
+    r"(?:(?P<w>\d{1,9}) ?(?:w|weeks?) ?)?(?:(?P<d>\d{1,9}) ?(?:d|days?) ?)?(?:(?P<h>\d{1,9}) ?(?:h|hrs?|hours?) ?)?"
+    r"(?:(?P<m>\d{1,9}) ?(?:m|mins?|minutes?) ?)?(?:(?P<s>\d{1,9}) ?(?:s|secs?|seconds?))?",
+    re.ASCII,
+)
+_DURATION_HINT = 'Write seconds, or text such as "90s", "30m", "2h30m", "1d", "1w"; ten years at most.'
+
+_TIME = r"(?P<hour>\d{1,2}):(?P<minute>\d{2})(?::(?P<second>\d{2})(?:[.,](?P<fraction>\d{1,6})\d*)?)?"
+_DATE = r"(?P<date>\d{4}-\d{2}-\d{2})"
+_ISO = re.compile(rf"{_DATE}(?:[t ]{_TIME} ?(?P<offset>z|[+-]\d{{2}}(?::?\d{{2}})?)?)?", re.ASCII)
+_NAMED = re.compile(rf"(?:(?P<day>[a-z]+)(?: |\Z))?(?:(?:at )?{_TIME})?", re.ASCII)
+_DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+_WHEN_HINT = 'Write "2026-12-01T09:00", "in 2h", "17:30", "tomorrow 09:00", "monday 9:00", …'
+
+
+def parse_duration(text: str | int | float) -> int:
+    """Seconds, of a number of seconds or of text such as "1800", "90s", "2h30m", "1 day", "1w".
+
+    Units go from the longest to the shortest, each once. Zero is a duration. SchedulerError for anything else, for
+    what is negative, not whole, or longer than ten years.
+    """
+    if isinstance(text, bool) or not isinstance(text, (str, int, float)):
+        raise _bad_duration(text, "is not a duration")
+    seconds = _duration_of(text) if isinstance(text, str) else text
+    if not math.isfinite(seconds) or seconds != int(seconds):
+        raise _bad_duration(text, "is not a whole number of seconds")
+    if seconds < 0:
+        raise _bad_duration(text, "is negative")
+    if seconds > LONGEST:
+        raise _bad_duration(text, "is longer than ten years")
+    return int(seconds)
+
+
+def _duration_of(text: str) -> int:
+    plain = " ".join(text[:100].lower().split())
+    if re.fullmatch(r"-?[0-9]{1,12}", plain):
+        return int(plain)
+    match = _DURATION.fullmatch(plain)
+    if not match or not any(match.groups()):
+        raise _bad_duration(text, "is not a duration")
+    return sum(int(match[unit] or 0) * seconds for unit, seconds in _SECONDS.items())
+
+
+def _bad_duration(value: object, why: str) -> SchedulerError:
+    return SchedulerError(f"{value!r:.80} {why}", _DURATION_HINT)
+
+
+def parse_when(text: str, now: datetime, zone: tzinfo) -> datetime:
+    """The moment that a person means who says `text` at `now` in `zone`; with the offset that holds then.
+
+    * ISO 8601: a day, or a day and a time, with an offset or else in `zone`;
+    * `in` and a duration, by the clock that measures (`in 1d` is 24 hours); rounded up to a whole second;
+    * a time (`17:30`): the next such; with `today`, `tomorrow` or a weekday before it: on that day, where a weekday is
+      the next one at whose time it is still later than `now`. A day alone is its first moment.
+
+    A wall-clock time that is skipped moves to the first moment after the gap; one that comes twice is the first. The
+    answer may lie in the past when a day was named. SchedulerError when the text says none of this.
+    """
+    words = " ".join(text[:100].lower().split())
+    if words.startswith("in "):
+        moment = utc(now) + timedelta(seconds=parse_duration(words[3:]), microseconds=999_999)
+        return in_zone(moment.replace(microsecond=0), zone)
+    try:
+        if match := _ISO.fullmatch(words):
+            return _iso(match, zone)
+        if words and (match := _NAMED.fullmatch(words)):
+            days = _days(match["day"], in_zone(utc(now), zone).date())
+            moments = [resolve(datetime.combine(day, _time(match)), zone) for day in days]
+            return next((moment for moment in moments if moment > utc(now)), moments[-1])
+    except ValueError as error:
+        raise SchedulerError(f"{text!r:.80} is no moment: {error}", _WHEN_HINT) from None
+    raise SchedulerError(f"{text!r:.80} is no moment", _WHEN_HINT)
+
+
+def _iso(match: re.Match[str], zone: tzinfo) -> datetime:
+    day = date.fromisoformat(match["date"])
+    if not 1970 <= day.year < 9000:
+        raise ValueError(f"the year {day.year} is out of reach")
+    wall, offset = datetime.combine(day, _time(match)), match["offset"]
+    if offset is None:
+        return resolve(wall, zone)
+    if offset == "z":
+        return wall.replace(tzinfo=UTC)
+    hours, minutes = int(offset[1:3]), int(offset[3:].lstrip(":") or 0)
+    if hours > 23 or minutes > 59:
+        raise ValueError(f"there is no offset {offset}")
+    ahead = timedelta(hours=hours, minutes=minutes)
+    return wall.replace(tzinfo=timezone(-ahead if offset[0] == "-" else ahead))
+
+
+def _days(name: str | None, today: date) -> list[date]:
+    """The days that a name can mean, the nearest first; no name is any day."""
+    if name is None:
+        return [today, today + timedelta(days=1)]
+    if name in ("today", "tomorrow"):
+        return [today + timedelta(days=int(name == "tomorrow"))]
+    for number, weekday in enumerate(_DAYS):
+        if name in (weekday, weekday[:3]):
+            nearest = today + timedelta(days=(number - today.weekday()) % 7)
+            return [nearest, nearest + timedelta(days=7)]
+    raise ValueError(f"there is no day {name!r}")
+
+
+def _time(match: re.Match[str]) -> time:
+    fraction = (match["fraction"] or "").ljust(6, "0")
+    return time(int(match["hour"] or 0), int(match["minute"] or 0), int(match["second"] or 0), int(fraction))
