@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar
-from zoneinfo import ZoneInfo
 
 from pydantic import (
     AfterValidator,
@@ -24,7 +23,9 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 
 from scheduler.core.schedule import check_cron
+from scheduler.core.variables import refused_names
 from scheduler.core.when import parse_duration
+from scheduler.core.zones import zone_of
 from scheduler.errors import SchedulerError
 
 CONFIG_VERSION = 1
@@ -66,16 +67,33 @@ def _cron(value: str) -> str:
 
 
 def _zone(value: str) -> str:
-    try:
-        ZoneInfo(value)
-    except (KeyError, ValueError, OSError):
-        raise SchedulerError(f"unknown time zone {value!r}", "use an IANA name such as Europe/Berlin") from None
+    zone_of(value)
     return value
 
 
 def _no_nul(value: str) -> str:
     if "\0" in value:
         raise ValueError("must not hold a NUL character")
+    return value
+
+
+def _branch_prefix(value: str) -> str:
+    # The pattern leaves these of what git refuses in the name of a branch.
+    if any(part in value for part in ("..", "//", "/.", ".lock/")):
+        raise ValueError("no branch can begin like this: no '..', '//', '/.' or '.lock/'")
+    return value
+
+
+def _link(value: str) -> str:
+    if value.startswith("/") or any(part in ("", ".", "..", ".git") for part in value.rstrip("/").split("/")):
+        raise ValueError("not a path inside the checkout, such as node_modules")
+    return value
+
+
+def _env(value: dict[str, str]) -> dict[str, str]:
+    refused = refused_names(value)
+    if refused:
+        raise ValueError(f"a task may not set {', '.join(refused)}: name it in envPass of your own settings")
     return value
 
 
@@ -91,6 +109,7 @@ Moment = Annotated[
     PlainSerializer(iso, return_type=str, when_used="json"),
 ]
 Text = Annotated[str, Field(min_length=1, max_length=1_000_000), AfterValidator(_no_nul)]
+EnvName = Annotated[str, Field(pattern=_ENV_NAME)]
 ShortText = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_no_nul)]
 
 
@@ -139,9 +158,9 @@ class Worktree(Model):
 
     enabled: bool = True
     base: Literal["head", "default", "fresh"] = "head"
-    branch_prefix: Annotated[str, Field(pattern=_PREFIX)] = "claude-task/"
+    branch_prefix: Annotated[str, Field(pattern=_PREFIX), AfterValidator(_branch_prefix)] = "claude-task/"
     setup: Text | None = None
-    link: tuple[ShortText, ...] = ()
+    link: tuple[Annotated[ShortText, AfterValidator(_link)], ...] = ()
     push: bool = False
     remote_name: Annotated[str, Field(pattern=_REMOTE)] = "origin"
 
@@ -161,7 +180,7 @@ class Execution(Model):
     max_budget_usd: Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)] | None = None
     precheck: Text | None = None
     verify: Text | None = None
-    env: dict[Annotated[str, Field(pattern=_ENV_NAME)], Annotated[str, AfterValidator(_no_nul)]] = {}
+    env: Annotated[dict[EnvName, Annotated[str, AfterValidator(_no_nul)]], AfterValidator(_env)] = {}
     worktree: Worktree = Worktree()
 
 
@@ -205,7 +224,7 @@ class UserSettings(Model):
     """`settings.json` of the user."""
 
     max_concurrent: Annotated[int, Field(ge=1, le=64)] = 2
-    env_pass: tuple[Annotated[str, Field(pattern=_ENV_NAME)], ...] = ()
+    env_pass: tuple[EnvName, ...] = ()
 
 
 #: (place, kind, message); a place is the way of names and indexes from the object that was read.

@@ -6,6 +6,7 @@ Pure. A file that is not JSON suspends the project (ConfigUnreadable); an error 
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable
@@ -29,7 +30,8 @@ from scheduler.errors import SchedulerError
 
 Place = tuple[str | int, ...]
 _TRIGGERS: dict[Any, type[Model]] = {"cron": CronTrigger, "once": OnceTrigger, "interval": IntervalTrigger}
-_TOP = ("version", "settings", "tasks")
+_PARTS: dict[Place, type[Model]] = {("execution",): Execution, ("execution", "worktree"): Worktree, ("policy",): Policy}
+_TOP = ("version", "settings", "tasks", "$schema")
 
 
 class ConfigUnreadable(SchedulerError):
@@ -66,9 +68,14 @@ class Config:
                 return task
         for problem in self.problems:
             if problem.task == task_id:
-                raise SchedulerError(f"task {task_id} is suspended: {problem.message}", "see 'check' for the line to mend")
+                raise SchedulerError(f"task {task_id} is suspended: {problem.message}", "see 'check' for the line")
         close = difflib.get_close_matches(task_id, [t.id for t in self.tasks], 1)
         raise SchedulerError(f"no task {task_id!r:.80}", f"did you mean {close[0]}?" if close else "see 'list'")
+
+
+def trigger_digest(task: Task) -> str:
+    """Changes exactly when the task's trigger means something else: its occurrences then start anew."""
+    return hashlib.sha256(json.dumps(task.trigger.to_json(), sort_keys=True).encode()).hexdigest()
 
 
 def parse_config(data: bytes) -> Config:
@@ -116,8 +123,9 @@ def _load(text: str) -> dict[str, Any]:
         raise ConfigUnreadable("does not hold a JSON object", 'it starts as {"version": 1, "tasks": []}')
     version = raw.get("version")
     if version != CONFIG_VERSION or isinstance(version, bool):
+        line = locate(text, ("version",))
         raise ConfigUnreadable(
-            f"line {locate(text, ('version',))}: version is {json.dumps(version)[:40]}, this program knows {CONFIG_VERSION}",
+            f"line {line}: version is {json.dumps(version)[:40]}, this program knows {CONFIG_VERSION}",
             "update the plugin" if isinstance(version, int) and version > CONFIG_VERSION else 'write "version": 1',
         )
     return raw
@@ -174,8 +182,7 @@ def _said(entry: object, place: Place, kind: str, message: str) -> str:
 def _model_at(entry: object, place: Place) -> type[Model]:
     if place[:1] == ("trigger",) and isinstance(entry, dict) and isinstance(entry.get("trigger"), dict):
         return _TRIGGERS.get(entry["trigger"].get("type"), CronTrigger)
-    known: dict[Place, type[Model]] = {("execution",): Execution, ("execution", "worktree"): Worktree, ("policy",): Policy}
-    return known.get(place, Task)
+    return _PARTS.get(place, Task)
 
 
 def names(model: type[Model]) -> list[str]:

@@ -34,8 +34,11 @@ def _spelt(char: str) -> str:
 
 
 class Lines:
-    """Cuts a stream of bytes into clean lines. Of a progress line (`\\r`) only its last state is kept; a line longer than
-    16 KB is cut, and says so; bytes that are no UTF-8 become U+FFFD."""
+    """Cuts a stream of bytes into clean lines.
+
+    Of a progress line (`\\r`) only its last state is kept; a line longer than 16 KB is cut, and says so; bytes that are
+    no UTF-8 become U+FFFD.
+    """
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
