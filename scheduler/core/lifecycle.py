@@ -36,7 +36,8 @@ PASSING = frozenset(
 
 @dataclass(frozen=True)
 class Waiting:
-    """A run in the queue. `not_before` holds a retry back; `isolated` False needs the main checkout for itself."""
+    """A run in the queue. `not_before` holds a retry back; `isolated` False needs the main checkout for itself;
+    `asked`: a person asked for it, so it waits where a scheduled one would be skipped, also of a disabled task."""
 
     run_id: str
     project: str
@@ -44,6 +45,7 @@ class Waiting:
     since: datetime
     not_before: datetime | None
     isolated: bool
+    asked: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,17 +75,17 @@ class Decision:
     reason: Reason | None = None
 
 
-def decide(waiting: Waiting, task: Task | None, going: Sequence[Going], *, trusted: bool, manual: bool) -> Decision:
+def decide(waiting: Waiting, task: Task | None, going: Sequence[Going], *, trusted: bool) -> Decision:
     """What becomes of a queued run whose turn has come, given the runs under way.
 
-    `task` is the task as the approved config has it now; None when it is gone. A manual run ignores `enabled`.
+    `task` is the task as the approved config has it now; None when it is gone.
     """
     if not trusted:
         return Decision(Move.SKIP, Reason.UNTRUSTED)
-    if task is None or not (task.enabled or manual):
+    if task is None or not (task.enabled or waiting.asked):
         return Decision(Move.SKIP, Reason.DISABLED)
     if any(g.project == waiting.project and g.task == waiting.task for g in going):
-        if manual or task.policy.overlap == "queue":
+        if waiting.asked or task.policy.overlap == "queue":
             return Decision(Move.WAIT)
         if task.policy.overlap == "cancel-running":
             return Decision(Move.CANCEL_OTHER)

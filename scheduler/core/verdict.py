@@ -15,8 +15,8 @@ from typing import Literal
 from scheduler.core.record import Reason, Status
 from scheduler.core.report import AgentReport
 
-#: What of ours stopped an agent, if anything did.
-Stopped = Literal["timeout", "stalled", "cancelled"]
+#: Why an agent did not end by itself: a limit, a cancel, a killed supervisor, or no start at all.
+Stopped = Literal["timeout", "stalled", "cancelled", "crashed", "not-started"]
 
 
 @dataclass(frozen=True)
@@ -71,16 +71,18 @@ def judge_claude(
     stopped: Stopped | None,
     *,
     on_denied: Literal["fail", "accept"] = "fail",
+    detail: str = "",
     last_words: str = "",
 ) -> Verdict:
-    """The verdict on a client. `last_words`, the end of its standard error, is quoted where there is no result."""
+    """The verdict on a client. `detail`, what the supervisor says of its end, and `last_words`, the end of its standard
+    error, decide nothing: they are quoted where there is no result to quote."""
     if stopped is not None:
-        return _judge_stopped(stopped)
+        return _judge_stopped(stopped, Reason.CLIENT_MISSING, detail)
     if report.has_result and (report.is_error or report.subtype != "success"):
         return _judge_error(report)
     if signal is not None or (returncode or 0) > 128:
         # Also with a result: a turn that answers a subagent may have been under way.
-        return _failure(Reason.SIGNAL, f"killed by {_signal_name(signal or (returncode or 0) - 128)}")
+        return _failure(Reason.SIGNAL, detail or _killed(signal or (returncode or 0) - 128), last_words)
     if not report.has_result:
         code = "" if returncode is None else f" (exit code {returncode})"
         return _failure(Reason.NO_RESULT, f"the client ended without a result{code}", last_words)
@@ -95,23 +97,29 @@ def judge_claude(
     return SUCCESS
 
 
-def judge_shell(returncode: int | None, signal: int | None, stopped: Stopped | None) -> Verdict:
-    """The verdict on a shell command: success is exit code 0."""
+def judge_shell(
+    returncode: int | None, signal: int | None, stopped: Stopped | None, *, detail: str = ""
+) -> Verdict:
+    """The verdict on a shell command: success is exit code 0. `detail` as for `judge_claude`."""
     if stopped is not None:
-        return _judge_stopped(stopped)
+        return _judge_stopped(stopped, Reason.CRASHED, detail)
     if signal is not None:
-        return _failure(Reason.SIGNAL, f"killed by {_signal_name(signal)}")
+        return _failure(Reason.SIGNAL, detail or _killed(signal))
     if returncode != 0:
-        return _failure(Reason.EXIT_CODE, f"exit code {returncode}")
+        return _failure(Reason.EXIT_CODE, detail or f"ended with code {returncode}")
     return SUCCESS
 
 
-def _judge_stopped(stopped: Stopped) -> Verdict:
+def _judge_stopped(stopped: Stopped, not_started: Reason, detail: str) -> Verdict:
     if stopped == "timeout":
-        return Verdict(Status.TIMEOUT, None, "stopped at its time limit")
+        return Verdict(Status.TIMEOUT, None, detail or "stopped at its time limit")
     if stopped == "stalled":
-        return Verdict(Status.TIMEOUT, Reason.STALLED, "stopped because it said nothing for too long")
-    return Verdict(Status.FAILURE, Reason.CANCELLED, "cancelled")
+        return Verdict(Status.TIMEOUT, Reason.STALLED, detail or "stopped because it said nothing for too long")
+    if stopped == "cancelled":
+        return _failure(Reason.CANCELLED, detail or "cancelled")
+    if stopped == "crashed":
+        return _failure(Reason.CRASHED, detail or "its supervisor was killed")
+    return _failure(not_started, detail or "could not be started")
 
 
 def _judge_error(report: AgentReport) -> Verdict:
@@ -147,8 +155,8 @@ def _one_line(text: str, limit: int = 300) -> str:
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
-def _signal_name(number: int) -> str:
+def _killed(number: int) -> str:
     try:
-        return Signals(number).name
+        return f"killed by {Signals(number).name}"
     except ValueError:
-        return f"signal {number}"
+        return f"killed by signal {number}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 
@@ -23,7 +22,7 @@ _DURATION_HINT = 'Write seconds, or text such as "90s", "30m", "2h30m", "1d", "1
 _TIME = r"(?P<hour>\d{1,2}):(?P<minute>\d{2})(?::(?P<second>\d{2})(?:[.,](?P<fraction>\d{1,6})\d*)?)?"
 _DATE = r"(?P<date>\d{4}-\d{2}-\d{2})"
 _ISO = re.compile(rf"{_DATE}(?:[t ]{_TIME} ?(?P<offset>z|[+-]\d{{2}}(?::?\d{{2}})?)?)?", re.ASCII)
-_NAMED = re.compile(rf"(?:(?P<day>[a-z]+)(?: |\Z))?(?:(?:at )?{_TIME})?", re.ASCII)
+_NAMED = re.compile(rf"(?:(?P<day>(?!at )[a-z]+)(?: |\Z))?(?:(?:at )?{_TIME})?", re.ASCII)
 _DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _WHEN_HINT = 'Write "2026-12-01T09:00", "in 2h", "17:30", "tomorrow 09:00", "monday 9:00", …'
 
@@ -37,7 +36,7 @@ def parse_duration(text: str | int | float) -> int:
     if isinstance(text, bool) or not isinstance(text, (str, int, float)):
         raise _bad_duration(text, "is not a duration")
     seconds = _duration_of(text) if isinstance(text, str) else text
-    if not math.isfinite(seconds) or seconds != int(seconds):
+    if isinstance(seconds, float) and not seconds.is_integer():
         raise _bad_duration(text, "is not a whole number of seconds")
     if seconds < 0:
         raise _bad_duration(text, "is negative")
@@ -57,7 +56,9 @@ def _duration_of(text: str) -> int:
 
 
 def _bad_duration(value: object, why: str) -> SchedulerError:
-    return SchedulerError(f"{value!r:.80} {why}", _DURATION_HINT)
+    # Python refuses to print an integer of thousands of digits.
+    shown = "the number" if isinstance(value, int) and abs(value) > 10**12 else f"{value!r:.80}"
+    return SchedulerError(f"{shown} {why}", _DURATION_HINT)
 
 
 def parse_when(text: str, now: datetime, zone: tzinfo) -> datetime:
@@ -113,7 +114,7 @@ def _days(name: str | None, today: date) -> list[date]:
         if name in (weekday, weekday[:3]):
             nearest = today + timedelta(days=(number - today.weekday()) % 7)
             return [nearest, nearest + timedelta(days=7)]
-    raise ValueError(f"there is no day {name!r}")
+    raise ValueError(f"there is no day {name!r:.20}")
 
 
 def _time(match: re.Match[str]) -> time:
