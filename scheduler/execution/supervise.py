@@ -44,6 +44,13 @@ ORPHAN_GRACE = 0.5
 STOP_SIGNALS = frozenset((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
 
 
+IGNORED = [number for number in signal.valid_signals() if signal.getsignal(number) == signal.SIG_IGN]
+"""Signals that the agent would be deaf to by inheritance: the interpreter's own (SIGPIPE, SIGXFSZ), and the runner's.
+
+Found at the import, while there is time: between the fork and the exec every step counts double.
+"""
+
+
 class Supervision:
     """What one supervisor knows: its line to the runner, the agent, and how far the end has come."""
 
@@ -208,9 +215,8 @@ def _become(spec: dict[str, Any], pipes: tuple[int, int, int], parent: int, repo
     stage = "exec"
     try:
         os.setsid()
-        for number in signal.valid_signals():
-            if number not in (signal.SIGKILL, signal.SIGSTOP):
-                signal.signal(number, signal.SIG_DFL)
+        for number in IGNORED:
+            signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         tree.die_with_parent(signal.SIGKILL)
         if os.getppid() != parent:
@@ -274,4 +280,4 @@ def main(argv: list[str]) -> int:
     tree.die_with_parent(signal.SIGTERM)
     if os.getppid() == parent:
         supervision.serve((stdin, stdout, stderr))
-    return 0
+    os._exit(0)  # There is nothing to flush, and the run is not over before this process is.

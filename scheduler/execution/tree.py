@@ -13,6 +13,8 @@ import signal
 import time
 from collections.abc import Callable, Iterable
 
+_word = ctypes.c_ulong
+_call = getattr(ctypes.CDLL(None), "prctl", None)
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -40,24 +42,19 @@ class Process:
         """Clock ticks from boot to its start; 0 where there is no /proc."""
 
 
-def prctl(option: int, value: int) -> bool:
+def _prctl(option: int, value: int) -> bool:
     """Set one attribute of this process; whether the system could."""
-    try:
-        call = ctypes.CDLL(None).prctl
-    except (AttributeError, OSError):
-        return False
-    rest = [ctypes.c_ulong(word) for word in (value, 0, 0, 0)]
-    return int(call(ctypes.c_int(option), *rest)) == 0
+    return _call is not None and int(_call(option, _word(value), _word(0), _word(0), _word(0))) == 0
 
 
 def become_reaper() -> bool:
     """Make every orphan below this process a child of this process; False where the system has no such thing."""
-    return prctl(PR_SET_CHILD_SUBREAPER, 1)
+    return _prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
 def die_with_parent(signum: int) -> bool:
     """Have this process sent `signum` when the *thread* that started it ends; the caller checks for a death before."""
-    return prctl(PR_SET_PDEATHSIG, signum)
+    return _prctl(PR_SET_PDEATHSIG, signum)
 
 
 def look(pid: int) -> Process | None:
