@@ -3,6 +3,7 @@ from __future__ import annotations
 import struct
 from datetime import datetime, timedelta, timezone
 from importlib import resources
+from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -34,7 +35,7 @@ def test_no_zone_leaves_its_offset_and_returns_between_two_probes() -> None:
         pairs = [(m, m - timedelta(seconds=1)) for m in moments]
         real = [(m, in_zone(m, zone).utcoffset(), in_zone(b, zone).utcoffset()) for m, b in pairs]
         real = [(m, after, before) for m, after, before in real if after != before]
-        for (first, _, before), (second, after, _) in zip(real, real[1:], strict=False):
+        for (first, _, before), (second, after, _) in pairwise(real):
             if before == after:
                 shortest = min(shortest, second - first)
     # A week in Recife in 2000; other builds of the data also hold four days in Freetown in 1939.
@@ -57,7 +58,7 @@ def test_stretches_end_where_the_offset_changes(name: str, since: str, until: st
     found = list(stretches(zone_of(name), begin, end))
     assert [stretch.start for stretch in found] == [begin, *(stretch.end for stretch in found[:-1])]
     assert found[-1].end == end
-    changed = [b.start for a, b in zip(found, found[1:], strict=False) if a.offset != b.offset]
+    changed = [b.start for a, b in pairwise(found) if a.offset != b.offset]
     assert [moment.replace(tzinfo=None).isoformat() for moment in changed] == expected
 
 
