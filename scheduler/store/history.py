@@ -7,6 +7,7 @@ Reading skips what is no record and counts it.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -106,3 +107,20 @@ def find_run(records: Iterable[dict[str, Any]], prefix: str) -> dict[str, Any]:
     if not found:
         raise SchedulerError(f"no run {prefix!r:.60} in the history", "see 'history'")
     raise SchedulerError(f"{len(found)} runs begin with {prefix!r:.60}", "give more characters of the id")
+
+
+def read_tail(path: str, size: int) -> Iterator[dict[str, Any]]:
+    """The records in the last `size` bytes of one history file, oldest first; the first line may be a part and is left out."""
+    try:
+        file = open(path, "rb")
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    with file:
+        start = max(file.seek(0, os.SEEK_END) - size, 0)
+        file.seek(start)
+        if start:
+            file.readline()
+        for line in file:
+            record = _record(line)
+            if record is not None:
+                yield record

@@ -141,11 +141,12 @@ class State:
 
     def tasks(self, project: str) -> dict[str, TaskState]:
         """What is known of a project's tasks, by id."""
-        rows = self._db.execute(
-            "SELECT task, trigger, added_at, active_since, handled_until, done_at, failures FROM tasks WHERE project=?",
-            (project,),
-        )
-        return {r[0]: TaskState(r[0], r[1], _must(r[2]), _time(r[3]), _must(r[4]), _time(r[5]), r[6]) for r in rows}
+        return {r[0]: _task_state(r) for r in self._db.execute(_TASKS, (project,))}
+
+    def task(self, project: str, task: str) -> TaskState | None:
+        """What is known of one task."""
+        row = self._db.execute(_TASKS + " AND task=?", (project, task)).fetchone()
+        return None if row is None else _task_state(row)
 
     def handled(self, project: str, task: str, until: datetime, *, done: datetime | None = None) -> None:
         """Every occurrence up to `until` is dealt with; `done` marks a task that never fires again."""
@@ -227,6 +228,13 @@ class State:
             (project, task, utc(scheduled_for)),
         ).fetchone()
         return int(row[0])
+
+
+_TASKS = "SELECT task, trigger, added_at, active_since, handled_until, done_at, failures FROM tasks WHERE project=?"
+
+
+def _task_state(row: tuple[Any, ...]) -> TaskState:
+    return TaskState(row[0], row[1], _must(row[2]), _time(row[3]), _must(row[4]), _time(row[5]), row[6])
 
 
 def _must(text: str) -> datetime:

@@ -1,0 +1,104 @@
+"""What the hooks and `status` tell of a project at a glance: its tasks, what comes, what ran, what waits for a person."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from scheduler.core.parse import Config
+from scheduler.core.schedule import next_occurrence
+from scheduler.disk import paths
+from scheduler.errors import SchedulerError
+from scheduler.execution import git
+from scheduler.store import config, history
+from scheduler.store.state import TaskState
+from scheduler.store.trust import Project
+
+TAIL = 1 << 20  # bytes at the end of the history that are looked at
+RECENT = timedelta(days=7)
+_FAILED = ("failure", "timeout")
+
+
+def entry(
+    root: str, trusted: Project | None, states: Mapping[str, TaskState], running: int, now: datetime
+) -> dict[str, Any]:
+    """A project's part of glance.json (disk/glance.py has its form). Starts one git process; reads a few small files."""
+    read: Config | None = None
+    approved = False
+    suspended: str | None = None
+    try:
+        source = config.read_source(root)
+        approved = trusted is not None and trusted.approves(source)
+        read = source.parse()
+        if not approved:
+            suspended = "its config is not the one that was approved"
+    except SchedulerError as error:
+        suspended = error.message
+    active = {t.id: t for t in read.tasks if t.enabled} if read else {}
+    done = {task for task, state in states.items() if state.done_at is not None}
+    live = {task: active[task] for task in active.keys() - done}
+    coming = []
+    for task_id, state in states.items():
+        if task_id in live and approved and state.active_since is not None:
+            moment = next_occurrence(live[task_id].trigger, max(now, state.handled_until), added_at=state.added_at)
+            if moment is not None:
+                coming.append((moment.timestamp(), task_id))
+    recent = [r for r in recent_runs(root) if _ended(r) > (now - RECENT).timestamp()]
+    return {
+        "enabled": trusted is not None and trusted.enabled,
+        "trusted": approved,
+        "suspended": suspended,
+        "tasks": len(read.tasks) + len({p.task for p in read.problems if not p.warning}) if read else 0,
+        "active": len(live),
+        "next": [{"task": task, "at": at} for at, task in sorted(coming)[:3]],
+        "running": running,
+        "recent": [_recent(r) for r in recent if r["status"] not in ("running", "skipped")][-50:],
+        "open": open_matters(root, recent)[:20],
+    }
+
+
+def recent_runs(root: str) -> list[dict[str, Any]]:
+    """The records at the end of a project's history, folded, oldest first."""
+    return history.fold(history.read_tail(paths.history_file(root), TAIL))
+
+
+def open_matters(root: str, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What waits for a person: tasks whose last run failed, branches to review, worktrees that could not be removed."""
+    last: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        if run["status"] not in ("running", "skipped"):
+            last[run["taskId"]] = run
+    unmerged = git.unmerged_branches(Path(root)) if any(r.get("worktreeBranch") for r in runs) else set()
+    found = []
+    for run in reversed(runs):
+        kind = None
+        if run["status"] in _FAILED and last.get(run["taskId"]) is run:
+            kind = "failed"
+        elif run["status"] == "success" and run.get("worktreeBranch") in unmerged:
+            kind = "review"
+        elif run.get("reason") == "not-kept" and os.path.isdir(run.get("worktreePath") or ""):
+            kind = "kept-worktree"
+        if kind:
+            found.append({"kind": kind, "run": run["id"][:8], "task": run["taskId"], "at": _ended(run)})
+    return found
+
+
+def _recent(run: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "run": run["id"][:8],
+        "task": run["taskId"],
+        "status": run["status"],
+        "reason": run.get("reason"),
+        "at": _ended(run),
+        "costUsd": run.get("costUsd"),
+    }
+
+
+def _ended(run: dict[str, Any]) -> float:
+    try:
+        return datetime.fromisoformat(run.get("completedAt") or run["startedAt"]).timestamp()
+    except ValueError:
+        return 0.0

@@ -1,0 +1,235 @@
+"""The processes of one run, one after the other: set-up, precheck, the agent, verify — with one deadline and one log."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from scheduler.core.models import Task, UserSettings
+from scheduler.core.plain import Lines
+from scheduler.core.record import Reason, Record, Status
+from scheduler.core.redact import Redactor, known_values
+from scheduler.core.report import AgentReport
+from scheduler.core.verdict import Verdict, judge_claude, judge_shell
+from scheduler.disk.paths import Paths
+from scheduler.execution import agent, claude
+from scheduler.execution.environment import build_environment
+from scheduler.execution.stream import ResultReader
+from scheduler.store.tasklog import TaskLog
+
+GRACE = 5.0  # seconds between SIGTERM and SIGKILL
+OUTPUT_KEPT = 2048  # characters of the output's end in the record
+SHELL = "/bin/sh"
+
+
+@dataclass(frozen=True)
+class Order:
+    """A run that is to be carried out: its running record, the approved task and rules, and what `enable` recorded."""
+
+    record: Record
+    task: Task
+    rules: str | None
+    path: str
+    client: str | None
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What every run uses. `update` writes down how far a run is (State.update_run)."""
+
+    paths: Paths
+    pool: agent.SupervisorPool
+    env: Mapping[str, str]
+    now: Callable[[], datetime]
+    update: Callable[..., None]
+    settings: UserSettings = field(default_factory=UserSettings)
+
+    def with_settings(self, settings: UserSettings) -> Workshop:
+        """The same with the user's settings of this moment."""
+        return replace(self, settings=settings)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How the agent ended, and what its client said of it."""
+
+    verdict: Verdict
+    exit_code: int | None
+    report: AgentReport | None = None
+
+
+class Steps:
+    """Starts the processes of one run in `folder`. Their time together is the task's `timeout`."""
+
+    def __init__(self, order: Order, shop: Workshop, folder: Path, scratch: Path, cancel: asyncio.Event) -> None:
+        self._order = order
+        self._shop = shop
+        self._folder = folder
+        self._cancel = cancel
+        self._deadline = asyncio.get_running_loop().time() + order.task.execution.timeout
+        self.env = _environment(order, shop, scratch)
+        self.redactor = Redactor(known_values(self.env, order.task.execution.env))
+        self.log = _Log(order, shop.now, self.redactor)
+
+    async def shell(self, label: str, command: str) -> agent.Outcome:
+        """One of the task's own commands, in the run's folder; what it says goes to the logs, under `label`."""
+        self.log.say(f"{label}: {command.splitlines()[0]}")
+        readers = {"stdout": Lines(), "stderr": Lines()}
+        outcome = await self._process([SHELL, "-c", command], b"", lambda name, data: readers[name].feed(data), None)
+        for name, reader in readers.items():
+            self.log.lines(name, reader.end())
+        return outcome
+
+    def unless_passed(self, outcome: agent.Outcome, label: str, reason: Reason) -> Ended | None:
+        """How the run ends where one of its own commands did not end with exit code 0; None where it did."""
+        if outcome.stopped is None and outcome.returncode == 0:
+            return None
+        verdict = _unstarted(outcome) or judge_shell(outcome.returncode, outcome.signal, _limit(outcome))
+        if outcome.stopped is None:
+            verdict = Verdict(Status.FAILURE, reason, f"{label}: {verdict.error}")
+        return Ended(verdict, outcome.returncode)
+
+    async def agent(self) -> Ended:
+        """The task itself: its shell command, or the client with its prompt."""
+        execution = self._order.task.execution
+        if execution.type == "shell":
+            outcome = await self.shell("run", execution.command)
+            return Ended(_unstarted(outcome) or judge_shell(outcome.returncode, outcome.signal, _limit(outcome)), outcome.returncode)
+        return await self._client()
+
+    async def _client(self) -> Ended:
+        execution = self._order.task.execution
+        binary = claude.find_client(self._order.path, self._order.client)
+        if binary is None:
+            said = "the claude client is not where it was at 'enable'; install it, then 'enable' again"
+            return Ended(Verdict(Status.FAILURE, Reason.CLIENT_MISSING, said), None)
+        argv = claude.build_argv(
+            binary,
+            execution,
+            session_id=self._order.record.session_id or self._order.record.id,
+            settings=claude.hook_settings(self._hook()),
+        )
+        prompt = claude.build_prompt(self._order.rules, execution.command)
+        self.log.say(f"run: {os.path.basename(argv[0])} {' '.join(argv[1:6])}")
+        reader, errors = ResultReader(), Lines()
+        feeds: dict[str, Callable[[bytes], list[str]]] = {"stdout": reader.feed, "stderr": errors.feed}
+        outcome = await self._process(argv, prompt, lambda name, data: feeds[name](data), execution.stall_timeout)
+        self.log.lines("stdout", reader.end())
+        self.log.lines("stderr", errors.end())
+        report = reader.report()
+        verdict = _unstarted(outcome, Reason.CLIENT_MISSING) or judge_claude(
+            report,
+            outcome.returncode,
+            outcome.signal,
+            _limit(outcome),
+            on_denied=self._order.task.policy.on_denied,
+            last_words=self.log.last_error,
+        )
+        return Ended(verdict, outcome.returncode, report)
+
+    def _hook(self) -> Sequence[str]:
+        return [sys.executable, "-I", "-S", str(Path(__file__).resolve().parent.parent / "hooks" / "post_tool_use.py")]
+
+    async def _process(
+        self,
+        argv: Sequence[str],
+        stdin: bytes,
+        feed: Callable[[str, bytes], list[str]],
+        stall: float | None,
+    ) -> agent.Outcome:
+        left = max(self._deadline - asyncio.get_running_loop().time(), 0.001)
+        return await agent.carry_out(
+            self._shop.pool,
+            agent.AgentSpec(argv, self._folder, self.env, stdin, GRACE),
+            agent.Limits(left, stall or self._order.task.execution.stall_timeout),
+            lambda name, data: self.log.lines(name, feed(name, data)),
+            self._cancel,
+            self._started,
+        )
+
+    def _started(self, started: agent.StartedAgent) -> None:
+        process = {"pid": started.supervisor_pid, "started": started.supervisor_started}
+        self._shop.update(self._order.record.id, process=process)
+
+
+def _environment(order: Order, shop: Workshop, scratch: Path) -> dict[str, str]:
+    record = order.record
+    return build_environment(
+        shop.env,
+        path=order.path,
+        env_pass=shop.settings.env_pass,
+        task_env=order.task.execution.env,
+        run={
+            "SCHEDULER_RUN_ID": record.id,
+            "SCHEDULER_TASK_ID": record.task_id,
+            "SCHEDULER_PROJECT": record.project,
+        },
+        extra={"GIT_TRACE2_EVENT": str(scratch / "trace")},
+    )
+
+
+def _limit(outcome: agent.Outcome) -> Literal["timeout", "stalled", "cancelled"] | None:
+    return outcome.stopped if outcome.stopped in ("timeout", "stalled", "cancelled") else None
+
+
+def _unstarted(outcome: agent.Outcome, missing: Reason = Reason.AGENT_ERROR) -> Verdict | None:
+    """The verdict where no agent ended: it was never started, or its supervisor was killed."""
+    if outcome.stopped == "not-started":
+        return Verdict(Status.FAILURE, missing, outcome.detail)
+    if outcome.stopped == "crashed":
+        return Verdict(Status.FAILURE, Reason.CRASHED, outcome.detail)
+    return None
+
+
+class _Log:
+    """The two logs of a run, redacted; keeps the end of the output for the record. A full disk never stops the run."""
+
+    def __init__(self, order: Order, now: Callable[[], datetime], redactor: Redactor) -> None:
+        record = order.record
+        self._now = now
+        self._logs = {
+            "stdout": TaskLog(record.project, record.task_id, record.id),
+            "stderr": TaskLog(record.project, record.task_id, record.id, error=True),
+        }
+        self._streams = {name: redactor.stream() for name in self._logs}
+        self._tail: deque[str] = deque(maxlen=64)
+        self.last_error = ""
+        self.trouble: str | None = None
+
+    def say(self, text: str) -> None:
+        """A line of our own."""
+        self._write("stdout", [clean for clean in [self._streams["stdout"].line(text)] if clean is not None])
+
+    def lines(self, name: str, lines: list[str]) -> None:
+        """Lines of a program, from its `stdout` or `stderr`."""
+        clean = [line for line in map(self._streams[name].line, lines) if line is not None]
+        self._tail.extend(clean)
+        if name == "stderr":
+            self.last_error = next((line for line in reversed(clean) if line.strip()), self.last_error)
+        self._write(name, clean)
+
+    def _write(self, name: str, lines: list[str]) -> None:
+        try:
+            self._logs[name].write(lines, self._now())
+        except OSError as error:
+            self.trouble = f"the log is not complete: {error.strerror}"
+
+    def close(self) -> None:
+        """Write what waits."""
+        for log in self._logs.values():
+            try:
+                log.close(self._now())
+            except OSError as error:
+                self.trouble = f"the log is not complete: {error.strerror}"
+
+    def tail(self) -> str | None:
+        """The end of the output, for the record."""
+        return "\n".join(self._tail)[-OUTPUT_KEPT:] or None
+

@@ -1,0 +1,278 @@
+"""Where runs are claimed, wait their turn, are started, and are put on record when they end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from scheduler import __version__
+from scheduler.core import lifecycle
+from scheduler.core.lifecycle import Going, Move, Waiting
+from scheduler.core.models import Task, iso
+from scheduler.core.record import Reason, Record, RunnerMark, Status
+from scheduler.disk.paths import Paths
+from scheduler.errors import SchedulerError
+from scheduler.execution import run
+from scheduler.execution.agent import SupervisorPool
+from scheduler.runner.due import claim_due, new_record
+from scheduler.runner.projects import Projects
+from scheduler.runner.publish import Publisher
+from scheduler.runner.served import Served
+from scheduler.store import history
+from scheduler.store.state import State
+
+log = logging.getLogger("scheduler")
+AGAIN = 30.0  # seconds between tries to write a record that could not be written
+
+
+@dataclass
+class Queued:
+    """A claimed run that has not begun."""
+
+    record: Record
+    waiting: Waiting
+
+
+@dataclass
+class Underway:
+    """A run that has begun."""
+
+    record: Record
+    going: Going
+    cancel: asyncio.Event = field(default_factory=asyncio.Event)
+    work: asyncio.Task[None] | None = None
+
+
+class Desk:
+    """The queue and the runs under way. All of it happens in the runner's one thread."""
+
+    def __init__(
+        self,
+        paths: Paths,
+        env: Mapping[str, str],
+        state: State,
+        pool: SupervisorPool,
+        projects: Projects,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._paths = paths
+        self._state = state
+        self._projects = projects
+        self._now = now
+        self._shop = run.Workshop(paths, pool, dict(env), now, state.update_run)
+        self._publisher = Publisher(paths, projects)
+        self.mark = RunnerMark(host=socket.gethostname(), pid=os.getpid(), version=__version__)
+        self.queue: list[Queued] = []
+        self.going: dict[str, Underway] = {}
+        self.unwritten: list[Record] = []
+        self.wake = asyncio.Event()
+        self._served: dict[str, int] = {}
+        self._starts = 0
+
+    # What is due
+
+    def fire(self, now: datetime) -> None:
+        """Queue every occurrence that is due, and put on record those that are skipped."""
+        for served in self._projects.served.values():
+            for claimed in claim_due(served, self._state, now, self.mark):
+                self._projects.changed.add(served.root)
+                if claimed.record.status is Status.RUNNING:
+                    self._enqueue(claimed.record, claimed.moment)
+                else:
+                    self.close_record(claimed.record)
+
+    def _enqueue(
+        self, record: Record, since: datetime, not_before: datetime | None = None, *, asked: bool = False
+    ) -> None:
+        waiting = Waiting(record.id, record.project, record.task_id, since, not_before, record.isolated, asked)
+        self.queue.append(Queued(record, waiting))
+        self.wake.set()
+
+    def requeue(self, record: Record, not_before: datetime | None) -> None:
+        """Queue a run that an earlier runner claimed and never began."""
+        since = record.scheduled_for or record.started_at
+        asked = record.triggered_by == "manual"
+        self._enqueue(record.evolve(runner=self.mark), since, not_before, asked=asked)
+
+    # Whose turn it is
+
+    def start_ready(self, now: datetime) -> None:
+        """Start, skip or leave each queued run, in turn, as long as there is room."""
+        by_id = {q.record.id: q for q in self.queue}
+        waiting = [q.waiting for q in self.queue]
+        while True:
+            going = [u.going for u in self.going.values()]
+            room = len(going) < self._projects.settings.max_concurrent
+            for turn in lifecycle.in_turn(waiting, going, self._served, now):
+                if self._move(by_id[turn.run_id], going, room, now):
+                    waiting.remove(turn)
+                    break
+            else:
+                return
+
+    def _move(self, queued: Queued, going: list[Going], room: bool, now: datetime) -> bool:
+        """Whether the queued run left the queue."""
+        record = queued.record
+        served = self._projects.current(record.project)
+        if served is None and record.project in self._projects.served:
+            return False  # its config changed this moment; the next look reads it first
+        task = served.tasks.get(record.task_id) if served else None
+        trusted = served is not None and served.suspended is None
+        decision = lifecycle.decide(queued.waiting, task, going, trusted=trusted)
+        if decision.move is Move.SKIP:
+            self.queue.remove(queued)
+            skipped = record.evolve(status=Status.SKIPPED, reason=decision.reason, completed_at=now)
+            self.close_record(skipped)
+            return True
+        if decision.move is Move.CANCEL_OTHER:
+            for other in self.going.values():
+                if (other.record.project, other.record.task_id) == (record.project, record.task_id):
+                    other.cancel.set()
+        if decision.move is Move.START and room and served is not None and task is not None:
+            self.queue.remove(queued)
+            self._start(queued, served, task, now)
+            return True
+        return False
+
+    def _start(self, queued: Queued, served: Served, task: Task, now: datetime) -> None:
+        record = queued.record.evolve(started_at=now, isolated=task.execution.worktree.enabled)
+        underway = Underway(record, Going(record.id, record.project, task.id, record.isolated))
+        order = run.Order(record, task, served.rules, served.trusted.path, served.trusted.client)
+        self._starts += 1
+        self._served[record.project] = self._starts
+        self._projects.changed.add(record.project)
+        self.going[record.id] = underway
+        underway.work = asyncio.create_task(self._carry(order, underway), name=f"run {record.id[:8]}")
+
+    async def _carry(self, order: run.Order, underway: Underway) -> None:
+        record = underway.record
+        try:
+            shop = self._shop.with_settings(self._projects.settings)
+            final = await run.carry_out(order, shop, underway.cancel)
+        except Exception as error:
+            log.exception("run %s ended by a bug", record.id)
+            final = record.evolve(
+                status=Status.FAILURE,
+                reason=Reason.CRASHED,
+                completed_at=self._now(),
+                error=f"a bug ended this run: {error!r:.300}; see {self._paths.runner_log}",
+            )
+        del self.going[record.id]
+        self.close_record(final, task=order.task)
+        self.wake.set()
+
+    # On record
+
+    def close_record(self, record: Record, task: Task | None = None) -> None:
+        """Put a final record into the history and forget the run; a record that cannot be written is kept and tried again."""
+        self._state.update_run(record.id, phase="ended", record=record.to_json())
+        if not self._write(record):
+            self.unwritten.append(record)
+            return
+        again = None
+        if task is not None and record.completed_at is not None:
+            again = lifecycle.retry_at(task, record.status, record.reason, record.attempt, record.completed_at)
+        if again is not None and task is not None:
+            self._retry(record, task, again)
+        failed = None if record.status is Status.SKIPPED else record.status is not Status.SUCCESS
+        self._state.finish(record.id, record.project, record.task_id, failed=failed)
+
+    def _write(self, record: Record) -> bool:
+        try:
+            history.append(self._paths, record)
+        except OSError as error:
+            log.error("history not written: %s (%s)", error.strerror, error.filename)
+            asyncio.get_running_loop().call_later(AGAIN, self._write_again)
+            return False
+        self._projects.changed.add(record.project)
+        return True
+
+    def _write_again(self) -> None:
+        unwritten, self.unwritten = self.unwritten, []
+        for record in unwritten:
+            self.close_record(record)
+
+    def _retry(self, record: Record, task: Task, at: datetime) -> None:
+        moment = record.scheduled_for or record.started_at
+        new = new_record(record.project, task, at, self.mark, "retry", record.scheduled_for, record.attempt + 1)
+        if self._state.claim(new.to_json(), moment, self._now()):
+            self._state.update_run(new.id, place={"notBefore": iso(at)})
+            self._enqueue(new, moment, at)
+            asyncio.get_running_loop().call_later(max((at - self._now()).total_seconds(), 0), self.wake.set)
+
+    # What people ask for
+
+    def order(self, project: str, task_id: str, *, retry: bool = False) -> str:
+        """Queue a run that a person asked for; its id. SchedulerError when it may not run."""
+        served = self._projects.served.get(project)
+        if served is None:
+            raise SchedulerError(f"{project} is not enabled", "enable it: 'enable'")
+        if served.suspended or served.config is None:
+            raise SchedulerError(f"{project} is suspended: {served.suspended}", "see 'enable'")
+        task = served.config.task(task_id)
+        now = self._now()
+        record = new_record(project, task, now, self.mark, "retry" if retry else "manual", None)
+        if not self._state.claim(record.to_json(), now, now):
+            raise SchedulerError("it was asked for twice in the same moment", "see 'history'")
+        self._enqueue(record, now, asked=True)
+        return record.id
+
+    def cancel(self, run_id: str) -> str:
+        """Stop a run under way, or take it off the queue; its id."""
+        underway = self.going.get(run_id)
+        if underway is not None:
+            underway.cancel.set()
+            return run_id
+        for queued in self.queue:
+            if queued.record.id == run_id:
+                self.queue.remove(queued)
+                self.close_record(
+                    queued.record.evolve(status=Status.SKIPPED, reason=Reason.CANCELLED, completed_at=self._now())
+                )
+                return run_id
+        raise SchedulerError(f"no run {run_id!r:.60} is under way", "see 'status'")
+
+    def cancel_all(self) -> None:
+        """Stop every run under way."""
+        for underway in self.going.values():
+            underway.cancel.set()
+
+    def status(self) -> dict[str, Any]:
+        """Runs under way and queued, for the control socket."""
+        return {
+            "running": [
+                {
+                    "runId": u.record.id,
+                    "taskId": u.record.task_id,
+                    "project": u.record.project,
+                    "startedAt": iso(u.record.started_at),
+                    "isolated": u.record.isolated,
+                }
+                for u in self.going.values()
+            ],
+            "queued": [
+                {
+                    "runId": q.record.id,
+                    "taskId": q.record.task_id,
+                    "project": q.record.project,
+                    "scheduledFor": iso(q.waiting.not_before or q.waiting.since),
+                }
+                for q in self.queue
+            ],
+        }
+
+    def publish(self, now: datetime) -> None:
+        """Bring the hooks' glance up to date, in the background."""
+        self._publisher.publish(now, [u.going for u in self.going.values()], self.mark)
+
+    async def close(self) -> None:
+        """Wait for what is under way in the background."""
+        tasks = [u.work for u in self.going.values() if u.work is not None]
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._publisher.close(self._now())

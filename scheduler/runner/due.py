@@ -1,0 +1,106 @@
+"""What is due of a project's tasks: each occurrence claimed once, for a run or for the record of its being skipped."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+
+from scheduler.core.models import Task, iso
+from scheduler.core.record import Reason, Record, RunnerMark, Status, TriggeredBy
+from scheduler.core.schedule import Due, collect_due
+from scheduler.runner.served import Served
+from scheduler.store.state import State, TaskState
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """A claimed occurrence. `record` is `running` where a run is to be queued, `skipped` where it goes on record as it is."""
+
+    record: Record
+    task: Task
+    moment: datetime
+
+
+def claim_due(served: Served, state: State, now: datetime, mark: RunnerMark) -> list[Claimed]:
+    """Claim every occurrence that has come, and plan the next of each task."""
+    claimed: list[Claimed] = []
+    for task_id in served.due(now):
+        known = served.active(task_id)
+        if known is not None:
+            claimed += _claim_task(served.root, served.tasks[task_id], known, state, now, mark)
+            served.states[task_id] = state.task(served.root, task_id) or known
+            served.plan(task_id)
+    return claimed
+
+
+def _claim_task(
+    root: str, task: Task, known: TaskState, state: State, now: datetime, mark: RunnerMark
+) -> list[Claimed]:
+    due = collect_due(
+        task.trigger,
+        missed=task.policy.missed,
+        missed_within=task.policy.missed_within,
+        handled_until=known.handled_until,
+        now=now,
+        added_at=known.added_at,
+    )
+    done = task.trigger.type == "once"
+    found = []
+    missed = _missed(root, task, due, now, mark)
+    if missed is not None:
+        found.append(missed)
+    for occurrence in due.fire:
+        triggered: TriggeredBy = "catch-up" if occurrence.catch_up else "schedule"
+        found.append(Claimed(new_record(root, task, now, mark, triggered, occurrence.at), task, occurrence.at))
+    claimed = [
+        c for c in found if state.claim(c.record.to_json(), c.moment, now, handled=True, done=done)
+    ]
+    if due.handled_until > known.handled_until and not (found and found[-1].moment == due.handled_until):
+        state.handled(root, task.id, due.handled_until)
+    return claimed
+
+
+def _missed(root: str, task: Task, due: Due, now: datetime, mark: RunnerMark) -> Claimed | None:
+    """One record for all slots that are not run: those within `missedWithin` counted, what is older as a span."""
+    notes: tuple[str, ...] | None = None
+    if due.older_span is not None:
+        since, until = due.older_span
+        notes = (f"not counted: the time from {iso(since)} to {iso(until)}, longer ago than missedWithin",)
+        last, count = until, 0
+    if due.skipped is not None:
+        last, count = due.skipped.last, due.skipped.count
+    elif due.older_span is None:
+        return None
+    record = new_record(root, task, now, mark, "schedule", last).evolve(
+        status=Status.SKIPPED, reason=Reason.MISSED, completed_at=now, skipped_count=count, notes=notes
+    )
+    return Claimed(record, task, last)
+
+
+def new_record(
+    root: str,
+    task: Task,
+    now: datetime,
+    mark: RunnerMark,
+    triggered: TriggeredBy,
+    moment: datetime | None,
+    attempt: int = 1,
+) -> Record:
+    """The record of a run that is to be, with an id of its own."""
+    trigger = task.trigger
+    return Record(
+        id=str(uuid.uuid4()),
+        task_id=task.id,
+        task_name=task.name,
+        project=root,
+        scheduled_for=moment,
+        started_at=now,
+        status=Status.RUNNING,
+        cron_expression=trigger.expression if trigger.type == "cron" else None,
+        triggered_by=triggered,
+        attempt=attempt,
+        isolated=task.execution.worktree.enabled,
+        tags=task.tags or None,
+        runner=mark,
+    )

@@ -1,0 +1,181 @@
+"""The runner: one process per user that starts what is due, and ends only when it is told to or has nothing to serve.
+
+The wall clock decides what is due, the monotonic clock how long to sleep: a suspend or a clock that jumps is just a
+later (or an earlier) look at the wall clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from scheduler import __version__
+from scheduler.disk import files
+from scheduler.disk.paths import Paths
+from scheduler.errors import SchedulerError
+from scheduler.execution import process
+from scheduler.execution.agent import SupervisorPool
+from scheduler.runner import control, recovery
+from scheduler.runner.desk import Desk
+from scheduler.runner.projects import Projects
+from scheduler.store.state import State
+
+log = logging.getLogger("scheduler")
+POLL = 1.0  # seconds between two looks at the configs and the wall clock
+IDLE_EXIT = 60.0  # seconds with no project enabled and no run under way, after which the runner ends
+LOCK_PATIENCE = 1.0
+LOG_LIMIT = 10 * 1024 * 1024
+
+
+def wall_clock() -> datetime:
+    """The time, with the offset of the local zone."""
+    return datetime.now().astimezone()
+
+
+class Runner:
+    """The loop: look, fire what is due, start what may start, sleep."""
+
+    def __init__(self, paths: Paths, env: Mapping[str, str], now: Callable[[], datetime] = wall_clock) -> None:
+        self.now = now
+        self.started_at = now()
+        self.state = State(paths.state_db, now())
+        if self.state.damage:
+            log.warning(self.state.damage)
+        self.pool = SupervisorPool()
+        self.projects = Projects(paths, self.state)
+        self.desk = Desk(paths, env, self.state, self.pool, self.projects, now)
+        self.paths = paths
+        self.stopping = False
+        self._idle_since: float | None = None
+
+    async def work(self) -> None:
+        """Serve until told to stop. The caller holds the lock and listens already."""
+        self.pool.start()
+        try:
+            await recovery.recover(self.paths, self.state, self.desk, self.now)
+            while not self._over():
+                self.desk.wake.clear()
+                await self.projects.refresh(self.now())
+                self.desk.fire(self.now())
+                if not self.stopping:
+                    self.desk.start_ready(self.now())
+                self.desk.publish(self.now())
+                await self._sleep()
+        finally:
+            await self.desk.close()
+            self.pool.close()
+            self.state.close()
+
+    async def _sleep(self) -> None:
+        nearest = self.projects.nearest()
+        wait = POLL if nearest is None else min(POLL, max((nearest - self.now()).total_seconds(), 0))
+        try:
+            await asyncio.wait_for(self.desk.wake.wait(), wait)
+        except (TimeoutError, asyncio.TimeoutError):
+            pass
+
+    def _over(self) -> bool:
+        if self.stopping:
+            return not self.desk.going
+        if self.projects.served or self.desk.going or self.desk.queue:
+            self._idle_since = None
+            return False
+        time = asyncio.get_running_loop().time()
+        self._idle_since = time if self._idle_since is None else self._idle_since
+        return time - self._idle_since > IDLE_EXIT
+
+    def stop(self, *, at_once: bool = False) -> None:
+        """Start nothing any more; end when the runs under way have ended. `at_once` cancels them."""
+        self.stopping = True
+        if at_once:
+            self.desk.cancel_all()
+        self.desk.wake.set()
+
+    def reload(self) -> None:
+        """Look at every config again, now."""
+        self.projects.forget_stamps()
+        self.desk.wake.set()
+
+    async def answer(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """What the control socket is asked."""
+        verb = asked.get("verb")
+        if verb == "status":
+            return self._status()
+        if verb == "stop":
+            self.stop(at_once=asked.get("now") is True)
+            return {}
+        if verb == "reload":
+            self.reload()
+            return {}
+        if verb == "run":
+            if self.stopping:
+                raise SchedulerError("the runner is stopping", "start it again, then run the task")
+            await self.projects.refresh(self.now())
+            return {"runId": self._order(asked)}
+        if verb == "cancel":
+            return {"runId": self.desk.cancel(str(asked.get("runId")))}
+        raise SchedulerError(f"the runner does not know {verb!r:.40}", "restart it: 'restart'")
+
+    def _order(self, asked: dict[str, Any]) -> str:
+        return self.desk.order(str(asked.get("project")), str(asked.get("task")), retry=bool(asked.get("retryOf")))
+
+    def _status(self) -> dict[str, Any]:
+        mark = self.desk.mark
+        return {
+            "pid": mark.pid,
+            "version": mark.version,
+            "host": mark.host,
+            "startedAt": self.started_at.isoformat(timespec="seconds"),
+            "stopping": self.stopping,
+            **self.desk.status(),
+            "next": self.projects.coming(10),
+            "suspended": self.projects.suspended(),
+        }
+
+
+async def _serve(runner: Runner) -> None:
+    loop = asyncio.get_running_loop()
+    server = await control.serve(control.listen(runner.paths.runner_sock), runner.answer)
+    loop.add_signal_handler(signal.SIGTERM, runner.stop)
+    loop.add_signal_handler(signal.SIGINT, runner.stop)
+    loop.add_signal_handler(signal.SIGHUP, runner.reload)
+    try:
+        await runner.work()
+    finally:
+        server.close()
+        # A client that comes now must find no runner, rather than one that does not answer.
+        os.unlink(runner.paths.runner_sock)
+
+
+def main(env: Mapping[str, str]) -> int:
+    """Be the runner, in the foreground. 0 also when another one is at work already."""
+    paths = Paths(env)
+    os.chdir("/")
+    os.umask(0o077)
+    # A file at its size limit must be an error that is reported, not the end of the runner.
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    _raise_descriptor_limit()
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    try:
+        with files.locked(paths.runner_lock, timeout=LOCK_PATIENCE):
+            process.become_subreaper()
+            log.info("runner %s starts, pid %d", __version__, os.getpid())
+            asyncio.run(_serve(Runner(paths, env)))
+            log.info("runner ends, pid %d", os.getpid())
+    except files.LockTaken:
+        log.info("another runner is at work")
+    return 0
+
+
+def _raise_descriptor_limit() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 4096 if hard == resource.RLIM_INFINITY else min(4096, hard)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -1,0 +1,105 @@
+"""All projects that are served, kept current with trust store and configs by their stamps."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from datetime import datetime
+from typing import Any
+
+from scheduler.core.models import UserSettings, iso
+from scheduler.disk.paths import Paths
+from scheduler.errors import SchedulerError
+from scheduler.runner.served import Served, load
+from scheduler.store import config, settings, trust
+from scheduler.store.state import State
+
+log = logging.getLogger("scheduler")
+SLICE = 100  # tasks planned before others get a turn
+
+
+class Projects:
+    """The enabled projects by root, and the user's settings."""
+
+    def __init__(self, paths: Paths, state: State) -> None:
+        self._paths = paths
+        self._state = state
+        self._stamp: tuple[object, ...] | None = None
+        self._trusted: dict[str, trust.Project] = {}
+        self._busy = asyncio.Lock()
+        self.settings = UserSettings()
+        self.served: dict[str, Served] = {}
+        self.changed: set[str] = set()  # roots whose glance entry is out of date
+
+    def forget_stamps(self) -> None:
+        """Take every file for changed."""
+        self._stamp = None
+        for served in self.served.values():
+            served.stamp = ()
+
+    async def refresh(self, now: datetime) -> None:
+        """Take in what changed on disk since the last look. What cannot be read leaves things as they were."""
+        async with self._busy:
+            stamp = (_stat(self._paths.trust), _stat(self._paths.settings))
+            if stamp != self._stamp:
+                self._stamp = stamp
+                self._read_user_files()
+            wanted = {root: project for root, project in self._trusted.items() if project.enabled}
+            for root in self.served.keys() - wanted.keys():
+                del self.served[root]
+                self.changed.add(root)
+            for root, project in wanted.items():
+                served = self.served.get(root)
+                if served is None or served.trusted is not project or served.stamp != config.stamp(root):
+                    await self._load(project, now)
+
+    def _read_user_files(self) -> None:
+        try:
+            self._trusted = trust.read(self._paths)
+        except (SchedulerError, OSError) as error:
+            log.error("nothing runs until the trust store is mended: %s", error)
+            self._trusted = {}
+        try:
+            self.settings = settings.read(self._paths)
+        except SchedulerError as error:
+            log.error("the settings stay as they were: %s", error)
+
+    async def _load(self, project: trust.Project, now: datetime) -> None:
+        served = load(project, self._state, now)
+        if served.suspended:
+            log.warning("%s is suspended: %s", project.root, served.suspended)
+        for index, task_id in enumerate(served.tasks):
+            served.plan(task_id)
+            if index % SLICE == SLICE - 1:
+                await asyncio.sleep(0)
+        self.served[project.root] = served
+        self.changed.add(project.root)
+
+    def current(self, root: str) -> Served | None:
+        """The project as it is on disk at this moment, as far as two calls of stat tell; None when it has to be read
+        again first, or is not served."""
+        served = self.served.get(root)
+        return served if served is not None and served.stamp == config.stamp(root) else None
+
+    def nearest(self) -> datetime | None:
+        """When the next occurrence of all comes."""
+        heads = [served.coming[0][0] for served in self.served.values() if served.coming]
+        return min(heads, default=None)
+
+    def coming(self, count: int) -> list[dict[str, Any]]:
+        """The next occurrence of the tasks that come first, for status."""
+        moments = sorted((at, root, task) for root, served in self.served.items() for at, task in served.coming)
+        return [{"project": root, "taskId": task, "at": iso(at)} for at, root, task in moments[:count]]
+
+    def suspended(self) -> dict[str, str]:
+        """Why a project that is enabled is not served."""
+        return {root: served.suspended for root, served in self.served.items() if served.suspended}
+
+
+def _stat(path: str) -> tuple[int, ...]:
+    try:
+        info = os.stat(path)
+    except OSError as error:
+        return (error.errno or 0,)
+    return (info.st_mtime_ns, info.st_size, info.st_ino, info.st_mode)
