@@ -1,0 +1,96 @@
+"""What conftest.py promises: no test sees the home or environment of the person, and the real client must have run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+ENVIRONMENT = """
+import os
+from pathlib import Path
+import pytest
+
+def test_environment(home, tmp_path):
+    foreign = ("SCHEDULER_", "CLAUDE", "ANTHROPIC_", "GIT_", "XDG_")
+    assert [name for name in os.environ if name.startswith(foreign)] == []
+    assert Path.home() == home != tmp_path
+    assert [path.name for path in home.iterdir()] == [".gitconfig"]
+
+@pytest.mark.parametrize("touch", [
+    lambda place: open(place / "settings.json"),
+    lambda place: os.listdir(place),
+    lambda place: (place / "scheduler").mkdir(),
+])
+def test_the_real_home_raises(touch):
+    with pytest.raises(BaseException) as raised:
+        touch(Path(REAL_HOME, ".claude"))
+    assert raised.type.__name__ == "TouchedTheRealHome"
+"""
+CLIENT = """
+def test_with(client):
+    assert client.name == "claude"
+
+def test_without():
+    pass
+"""
+
+
+def run_pytest(folder: Path, text: str, *options: str, env: dict[str, str] | None = None) -> tuple[int, str]:
+    (folder / "tests").mkdir()
+    shutil.copy(ROOT / "tests" / "conftest.py", folder / "tests")
+    (folder / "tests" / "test_it.py").write_text(text)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-c",
+        ROOT / "pyproject.toml",
+        "--rootdir",
+        folder,
+        "-p",
+        "no:cacheprovider",
+    ]
+    done = subprocess.run(
+        [*command, *options, folder / "tests"],
+        cwd=folder,
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_nothing_of_the_person_is_seen_or_touched(tmp_path: Path) -> None:
+    real = tmp_path / "real"
+    (real / ".claude").mkdir(parents=True)
+    (real / ".claude" / "settings.json").write_text("{}")
+    foreign = {"HOME": str(real), "SCHEDULER_HOME": "/x", "GIT_DIR": "/x", "CLAUDE_CODE_X": "1", "XDG_CACHE_HOME": "/x"}
+    code, output = run_pytest(tmp_path, f"REAL_HOME = {str(real)!r}\n" + ENVIRONMENT, env=foreign)
+    assert code == 0, output
+    assert not (real / ".claude" / "scheduler").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        ([], 0, "1 passed, 2 skipped"),
+        (["--require-client"], 1, "FAILED --require-client: no test with the real client ran"),
+        (["--require-client", "--client=/x/claude"], 0, "2 passed, 1 skipped"),
+        (["--require-client", "--client=/x/claude", "-n1"], 0, "2 passed, 1 skipped"),
+        (["--require-client", "--client=/x/claude", "-k", "without"], 1, "no test with the real client ran"),
+        (["--require-client", "--client=/x/claude", "--full"], 1, "did not run in tests/test_it.py::test_with[oldest]"),
+        (["--require-client", "--client=/x/claude", "--full", "--client-oldest=/y/claude"], 0, "3 passed"),
+    ],
+)
+def test_the_real_client_must_have_run(tmp_path: Path, options: list[str], code: int, words: str) -> None:
+    done, output = run_pytest(tmp_path, CLIENT, *options)
+    assert words in output
+    assert done == code, output
