@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     AnyPath = Union[str, os.PathLike[str]]
 
 _POLL = 0.02
+_ABANDONED = 3600  # seconds after which a temporary file has no writer any more
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 
 
@@ -86,7 +87,7 @@ def read_bounded(path: AnyPath, limit: int) -> bytes:
         info = os.fstat(fd)
         if not stat.S_ISREG(info.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
-        parts = []
+        parts: list[bytes] = []
         left = limit + 1
         while left > 0:
             part = os.read(fd, min(left, 1 << 20))
@@ -126,6 +127,19 @@ def write_atomic(path: AnyPath, data: bytes, mode: int | None = 0o600) -> None:
         _unlink_quietly(temp)
         raise
     _sync_folder(folder)
+    _sweep(folder, os.path.basename(path) + ".tmp-")
+
+
+def _sweep(folder: str, prefix: str) -> None:
+    """Remove what writers that were killed have left."""
+    for name in os.listdir(folder):
+        if name.startswith(prefix):
+            left = os.path.join(folder, name)
+            try:
+                if os.lstat(left).st_mtime < time.time() - _ABANDONED:
+                    os.unlink(left)
+            except OSError:
+                pass
 
 
 def _write_all(fd: int, data: bytes) -> None:
