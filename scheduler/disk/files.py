@@ -27,7 +27,7 @@ class LockTaken(OSError):
     """Somebody else holds the lock and the time to wait for it is over."""
 
 
-class locked:  # noqa: N801 - used as a function: `with locked(path):`
+class locked:
     """Hold an exclusive flock on `path` (made if missing, never unlinked) for the length of the block.
 
     `timeout` in seconds: None waits for ever, 0 tries once. Raises LockTaken when it is over.
