@@ -11,12 +11,13 @@ import errno
 import functools
 import os
 import subprocess
+import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from scheduler.errors import CommandFailed
 from scheduler.execution import ending, tree
@@ -84,15 +85,15 @@ def run(
     started), or, with `check`, ends with another code than 0. What it leaves running when it ends is stopped if it
     holds the output open. The output is kept in memory, whatever its size. Callable from any thread.
     """
-    stdin = subprocess.DEVNULL if input is None else subprocess.PIPE
-    pipes = {"stdin": stdin, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     try:
-        child = start(argv, cwd=cwd, env=dict(env), umask=umask, **pipes)
+        with _standard_input(input) as stdin:
+            child = start(argv, cwd=cwd, env=dict(env), umask=umask, stdin=stdin, **pipes)
     except (OSError, ValueError) as error:
         raise _not_started(argv, cwd, error) from None
     try:
         with child:
-            outputs = _communicate(child, input, timeout)
+            outputs = _communicate(child, timeout)
             if outputs is None:
                 raise CommandFailed(
                     f"`{ending.command_line(argv)}` took longer than {timeout:g} s and was stopped",
@@ -107,15 +108,25 @@ def run(
     return done
 
 
-def _communicate(child: subprocess.Popen[bytes], input: bytes | None, timeout: float) -> tuple[bytes, bytes] | None:
+@contextlib.contextmanager
+def _standard_input(data: bytes | None) -> Iterator[IO[bytes] | int]:
+    """`data` as a file: of a pipe, `communicate` forgets to write the rest when it is called again after a timeout."""
+    if data is None:
+        yield subprocess.DEVNULL
+        return
+    with tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.seek(0)
+        yield file
+
+
+def _communicate(child: subprocess.Popen[bytes], timeout: float) -> tuple[bytes, bytes] | None:
     """What the command wrote, None if it took too long. When this returns or raises, the command has ended."""
     deadline = time.monotonic() + timeout
     try:
         while True:
-            try:
-                return child.communicate(input, min(SLICE, max(0.0, deadline - time.monotonic())))
-            except subprocess.TimeoutExpired:
-                input = None  # Popen has kept it, and refuses it a second time.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return child.communicate(timeout=min(SLICE, max(0.0, deadline - time.monotonic())))
             if child.poll() is not None:
                 break  # Something that it left behind holds the pipes open.
             if time.monotonic() >= deadline:
