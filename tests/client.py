@@ -25,8 +25,11 @@ SECONDS = 60
 
 def client_environment(home: Path, api: StandIn, login: Mapping[str, str] = API_KEY) -> dict[str, str]:
     """All that the client needs to work offline; `home` is its home, `login` one of the three above."""
+    scratch = home / "tmp"
+    scratch.mkdir(exist_ok=True)
     environment = {
         "HOME": str(home),
+        "TMPDIR": str(scratch),
         "PATH": os.environ["PATH"],
         "LANG": "C.UTF-8",
         "ANTHROPIC_BASE_URL": api.url,

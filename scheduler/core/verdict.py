@@ -97,14 +97,14 @@ def judge_claude(
     return SUCCESS
 
 
-def judge_shell(
-    returncode: int | None, signal: int | None, stopped: Stopped | None, *, detail: str = ""
-) -> Verdict:
+def judge_shell(returncode: int | None, signal: int | None, stopped: Stopped | None, *, detail: str = "") -> Verdict:
     """The verdict on a shell command: success is exit code 0. `detail` as for `judge_claude`."""
     if stopped is not None:
         return _judge_stopped(stopped, Reason.CRASHED, detail)
     if signal is not None:
         return _failure(Reason.SIGNAL, detail or _killed(signal))
+    if returncode is None:
+        return _failure(Reason.CRASHED, detail or "nobody saw it end")
     if returncode != 0:
         return _failure(Reason.EXIT_CODE, detail or f"ended with code {returncode}")
     return SUCCESS
