@@ -1,4 +1,4 @@
-"""Starts what the first word asks for: the supervisor of one run, or the command line.
+"""Starts what the first word asks for: the supervisor of one run, the runner, or the command line.
 
 Runs as `python -I …/scheduler WORD…` (a folder), as `python -I …/scheduler/__main__.py WORD…` and by `-m`. With
 `supervise` nothing is imported that is not in the standard library, so that it also starts under `-S`.
@@ -25,6 +25,10 @@ def main() -> int:
         from scheduler.execution.supervise import main as supervise
 
         return supervise(sys.argv[2:])
+    if sys.argv[1:] == ["runner"]:
+        from scheduler.runner.loop import main as runner
+
+        return runner(os.environ)
     from scheduler.cli.main import main as command_line
 
     return command_line()

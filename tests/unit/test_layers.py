@@ -120,6 +120,15 @@ def test_lock_files_pin_by_hash_and_name_no_index(name: str) -> None:
     assert [entry for entry in entries if "==" not in entry or "--hash=sha256:" not in entry] == []
 
 
+def test_lock_files_hold_what_is_declared() -> None:
+    declared = (ROOT / "pyproject.toml").read_text()
+    for pattern, name in ((r"^dependencies = \[(.*?)^\]", LOCKS[0]), (r"^dev = \[(.*?)^\]", LOCKS[1])):
+        found = re.search(pattern, declared, re.MULTILINE | re.DOTALL)
+        assert found
+        locked = set(re.findall(r"^([a-z0-9-]+)==", (ROOT / name).read_text(), re.MULTILINE))
+        assert {entry.lower() for entry in re.findall(r'"([A-Za-z0-9_-]+)', found.group(1))} <= locked
+
+
 def test_development_installs_the_same_versions_as_the_plugin() -> None:
     pins = [set(re.findall(r"^[a-z].*==.*$", (ROOT / name).read_text(), re.MULTILINE)) for name in LOCKS]
     assert pins[0] <= pins[1]
