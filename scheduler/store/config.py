@@ -69,7 +69,9 @@ def _read(path: str, limit: int) -> bytes | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise ConfigUnreadable(f"{path} cannot be read: {error.strerror}", "mend the file; nothing was changed") from None
+        raise ConfigUnreadable(
+            f"{path} cannot be read: {error.strerror}", "mend the file; nothing was changed"
+        ) from None
 
 
 def stamp(project: str) -> tuple[object, ...]:
@@ -96,10 +98,18 @@ def edited(source: Source | None, project: str, change: Callable[[list[Any]], No
         source.parse()  # a file that is not ours to understand is not ours to rewrite
         raw = json.loads(source.config.decode("utf-8-sig"))
     change(raw.setdefault("tasks", []))
-    data = json.dumps(raw, indent=2, ensure_ascii=False, allow_nan=False).encode("utf-8", "surrogatepass") + b"\n"
+    data = _to_bytes(raw)
     if len(data) > CONFIG_LIMIT:
         raise SchedulerError("the config would pass 16 MB", "remove tasks first")
     return Source(project, data, source.rules if source else _read(paths.rules_file(project), RULES_LIMIT))
+
+
+def _to_bytes(raw: dict[str, Any]) -> bytes:
+    text = json.dumps(raw, indent=2, ensure_ascii=False, allow_nan=False)
+    try:
+        return text.encode() + b"\n"
+    except UnicodeEncodeError:  # half a surrogate pair: JSON can say it only by its number
+        return json.dumps(raw, indent=2).encode() + b"\n"
 
 
 def write(source: Source, before: Source | None) -> None:
