@@ -100,10 +100,11 @@ def read_bounded(path: AnyPath, limit: int) -> bytes:
         os.close(fd)
 
 
-def write_atomic(path: AnyPath, data: bytes, mode: int | None = 0o600) -> None:
+def write_atomic(path: AnyPath, data: bytes, mode: int | None = 0o600, *, durable: bool = True) -> None:
     """Replace a file by `data` so that a reader or a crash sees the old or the new whole, never a mix.
 
-    `mode` None keeps the mode of the file that is there (0600 where there is none).
+    `mode` None keeps the mode of the file that is there (0600 where there is none). `durable` False does not wait for
+    the disk, for what may be lost: after a power cut the file can be empty.
     """
     path = os.path.realpath(path)
     folder = os.path.dirname(path)
@@ -119,14 +120,16 @@ def write_atomic(path: AnyPath, data: bytes, mode: int | None = 0o600) -> None:
         try:
             _write_all(fd, data)
             os.fchmod(fd, mode)
-            os.fsync(fd)
+            if durable:
+                os.fsync(fd)
         finally:
             os.close(fd)
         os.replace(temp, path)
     except BaseException:
         _unlink_quietly(temp)
         raise
-    _sync_folder(folder)
+    if durable:
+        _sync_folder(folder)
     _sweep(folder, os.path.basename(path) + ".tmp-")
 
 
