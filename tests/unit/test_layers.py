@@ -110,6 +110,11 @@ def test_the_supervisor_needs_only_the_standard_library() -> None:
     assert not {name_of(path): foreign(path) for path in seen if foreign(path)}
 
 
+def test_the_launcher_sees_every_file_of_the_package() -> None:
+    files = [path.relative_to(ROOT) for path in (ROOT / "scheduler").rglob("*") if "__pycache__" not in path.parts]
+    assert [path for path in files if (ROOT / path).is_file() and ("." not in path.name or len(path.parts) > 4)] == []
+
+
 @pytest.mark.parametrize("name", LOCKS)
 def test_lock_files_pin_by_hash_and_name_no_index(name: str) -> None:
     text = (ROOT / name).read_text()
