@@ -183,7 +183,8 @@ def _cron_blocks(cron: Cron, zone: tzinfo, since: datetime, until: datetime) -> 
     if not cron.ever() or until <= since:
         return
     begin, end = (moment.replace(microsecond=0) + _SECOND for moment in (since, until))
-    shown = None  # the latest time of day and date that the clocks have shown so far
+    # Where the stretch before ended on the clocks. A gap begins there; what is before it has been shown already.
+    shown = None
     for start, stop, offset in stretches(zone, begin - REACH, end):
         low, high = start.replace(tzinfo=None) + offset, stop.replace(tzinfo=None) + offset
         if cron.fixed and shown:
@@ -191,7 +192,7 @@ def _cron_blocks(cron: Cron, zone: tzinfo, since: datetime, until: datetime) -> 
                 yield _Block(low.replace(tzinfo=timezone(offset)), (0,))
                 low += _SECOND
             low = max(low, shown)
-        shown = max(shown or high, high)
+        shown = high
         yield from _wall_blocks(cron, max(low, begin.replace(tzinfo=None) + offset), high, offset)
 
 

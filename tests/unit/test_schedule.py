@@ -104,6 +104,33 @@ def test_the_fold_in_new_york(expression: str, expected: list[str]) -> None:
     assert fired(cron(expression, "America/New_York"), "2026-11-01T04:50", "2026-11-01T07:20") == expected
 
 
+@pytest.mark.parametrize(
+    ("since", "expected"),
+    [
+        ("2026-11-01T05:29:59", ["2026-11-01T01:30-04:00"]),
+        ("2026-11-01T05:30:00", []),
+        ("2026-11-01T05:59:59", []),
+        ("2026-11-01T06:00:00", []),
+        ("2026-11-01T06:29:59", []),
+    ],
+)
+def test_the_second_pass_is_known_as_such_wherever_one_begins_to_look(since: str, expected: list[str]) -> None:
+    assert fired(cron("30 1 * * *", "America/New_York"), since, "2026-11-01T07:20") == expected
+
+
+@pytest.mark.parametrize(
+    ("since", "expected"),
+    [
+        ("2026-03-08T06:59:59.999999", ["2026-03-08T03:00-04:00"]),
+        ("2026-03-08T07:00:00", []),
+        ("2026-03-08T07:00:00.500000", []),
+        ("2026-03-08T07:30:00", []),
+    ],
+)
+def test_a_gap_is_over_once_its_end_has_been_looked_at(since: str, expected: list[str]) -> None:
+    assert fired(cron("30 2 * * *", "America/New_York"), since, "2026-03-08T07:40") == expected
+
+
 # C3: the gap at midnight; and everything else that clocks have done.
 @pytest.mark.parametrize(
     ("zone", "expression", "since", "until", "expected"),
