@@ -1,0 +1,239 @@
+"""Worktrees of runs: make one, find what belongs to it, take it away.
+
+What changes a repository's worktrees happens under that repository's lock: concurrent adds fail inside git. Only what
+is plainly ours is ever removed: a folder of our naming whose git folder points back at it, and the branch made for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from scheduler.disk.files import locked, make_folder
+from scheduler.errors import SchedulerError
+from scheduler.execution import git
+from scheduler.execution.git import Project, Where
+
+_OURS = re.compile(r"[a-z0-9][a-z0-9-]{0,63}-[0-9a-f]{8}\Z")
+_TRASH = ".trash"
+_ATTEMPTS = 3
+
+
+@dataclass(frozen=True)
+class Worktree:
+    """One run's worktree: the folder `{task-id}-{run8}`, the branch made for it at the commit `base`.
+
+    `lock` is the lock of the repository; it is taken here, never by the caller.
+    """
+
+    project: Project
+    path: Path
+    branch: str
+    base: str
+    lock: Path
+
+    @property
+    def ref(self) -> str:
+        return f"refs/heads/{self.branch}"
+
+    @property
+    def stands(self) -> bool:
+        """Whether the folder is there, and is not a link to another."""
+        try:
+            return stat.S_ISDIR(os.lstat(self.path).st_mode)
+        except OSError:
+            return False
+
+    def inside(self, admin: Path) -> Where:
+        """For commands that act in the worktree: they name it, whatever an agent made of its `.git`."""
+        env = {**self.project.env, "GIT_DIR": str(admin), "GIT_WORK_TREE": str(self.path)}
+        return Where(self.path, env)
+
+
+def create(tree: Worktree) -> list[str]:
+    """Make the branch at its base and the worktree on it; returns notes for the record. Two processes.
+
+    The branch is made first, by itself: it fails where one of that name is there, so that the one that is removed
+    after a failed checkout (no space, a filter that is missing) is certain to be ours; and no name of a branch is ever
+    read as an option, as `worktree add -b` does. Raises SchedulerError; nothing is left behind.
+    """
+    if not _OURS.match(tree.path.name):
+        raise SchedulerError(f"{tree.path.name} is no name for a worktree", "name it {task-id}-{first 8 of the run}")
+    make_folder(tree.path.parent)
+    checkout = tree.project.checkout
+    with locked(tree.lock):
+        if os.path.lexists(tree.path):
+            raise SchedulerError(f"{tree.path} is in the way of the worktree", "move it away, then run the task again")
+        git.run(checkout, "update-ref", "--end-of-options", tree.ref, tree.base, "0" * len(tree.base))
+        try:
+            _add(tree)
+        except BaseException:
+            with contextlib.suppress(SchedulerError, OSError):
+                remove_held(tree)
+                drop_branch(tree, tree.base)
+            raise
+    submodules = (tree.path / ".gitmodules").exists()
+    return ["submodules are empty in the worktree; fill them in with `setup`"] if submodules else []
+
+
+def _add(tree: Worktree) -> None:
+    for attempt in range(_ATTEMPTS):
+        command = ("worktree", "add", "--quiet", "--", str(tree.path), tree.branch)
+        done = git.run(tree.project.checkout, *command, check=False, timeout=git.LONG)
+        if done.returncode == 0:
+            return
+        # Another add or prune of the user's was half done: git reads every worktree's files, and one was not there yet.
+        if b"commondir" not in done.stderr or attempt == _ATTEMPTS - 1:
+            raise git.failed(done, "worktree add", "free space, or make a `git worktree add` of your own work")
+        time.sleep(0.05 * (attempt + 1))
+
+
+def admin_folder(tree: Worktree) -> Path | None:
+    """The folder in the repository's git folder that belongs to the worktree, by what it says itself; None if it is
+    gone. No process."""
+    real = _real(tree.path)
+    first = tree.project.common_dir / "worktrees" / tree.path.name
+    if _names(first) == real or _says_nothing(first):
+        return first
+    return next((admin for admin, path in _registered(tree.project) if path == real), None)
+
+
+def _says_nothing(admin: Path) -> bool:
+    """Whether git was killed before it wrote whose folder this is; its name, with the run's id, is ours then."""
+    with contextlib.suppress(FileNotFoundError):
+        return admin.is_dir() and (admin / "gitdir").stat().st_size == 0
+    return admin.is_dir()
+
+
+def _real(path: Path) -> Path:
+    """As git writes it: without links above the folder. What an agent put in the folder's own place does not count."""
+    return Path(os.path.realpath(path.parent)) / path.name
+
+
+def ours(project: Project, folder: Path) -> list[Path]:
+    """The worktrees of this repository that are registered in git, lie below `folder` and have a name of ours."""
+    below = os.path.realpath(folder)
+    found = [path for _, path in _registered(project)]
+    return sorted(path for path in found if path.is_relative_to(below) and _OURS.match(path.name))
+
+
+def _registered(project: Project) -> Iterator[tuple[Path, Path]]:
+    try:
+        names = os.listdir(project.common_dir / "worktrees")
+    except OSError:
+        return
+    for name in names:
+        admin = project.common_dir / "worktrees" / name
+        path = _names(admin)
+        if path is not None:
+            yield admin, path
+
+
+def _names(admin: Path) -> Path | None:
+    """The worktree that an admin folder says it belongs to."""
+    try:
+        told = os.fsdecode((admin / "gitdir").read_bytes()).rstrip("\n")
+    except OSError:
+        return None
+    path = Path(os.path.normpath(admin / told))  # git may write it relative to the folder
+    return path.parent if path.name == ".git" else None
+
+
+def is_half_made(admin: Path) -> bool:
+    """Whether git was killed while it made the worktree: no agent can have worked in it."""
+    try:
+        return (admin / "locked").read_bytes().startswith(b"initializing")
+    except OSError:
+        return False
+
+
+def remove(tree: Worktree) -> None:
+    """Take the worktree away, whatever is in it and whether or not it is there; its branch stays. One process.
+
+    The folder is only moved aside; `empty_trash` deletes it, whenever that suits. Raises SchedulerError or OSError.
+    """
+    with locked(tree.lock):
+        remove_held(tree)
+
+
+def remove_held(tree: Worktree) -> None:
+    """`remove` for who holds the repository's lock."""
+    admin = admin_folder(tree)
+    if os.path.lexists(tree.path):
+        trash = tree.path.parent / _TRASH
+        make_folder(trash)
+        os.rename(tree.path, trash / f"{tree.path.name}.{time.time_ns()}")
+    if admin is None:
+        return
+    # Its own record is all that git forgets: `worktree prune` would forget those of the user's that are not mounted.
+    command = ("worktree", "remove", "--force", "--force", "--", str(tree.path))
+    git.run(tree.project.checkout, *command, check=False, timeout=git.LONG)
+    if admin.exists():  # its parent has gone, or git was killed before it had written all of its files
+        delete_folder(admin)
+        with contextlib.suppress(OSError):
+            admin.parent.rmdir()
+
+
+def drop_branch(tree: Worktree, tip: str) -> bool:
+    """Delete the run's branch if it still points to `tip`; whether it is gone now. What git noted on it goes too."""
+    command = ("update-ref", "-d", "--end-of-options", tree.ref, tip)
+    done = git.run(tree.project.checkout, *command, check=False)
+    gone = done.returncode == 0 or git.resolve(tree.project, tree.ref) is None
+    if gone:
+        forget_branch(tree.project, tree.branch)
+    return gone
+
+
+def forget_branch(project: Project, branch: str) -> None:
+    """Drop the settings of a branch that is gone: an agent's `push -u` leaves a section in the user's config."""
+    with contextlib.suppress(OSError):
+        if f'"{branch}"'.encode() in (project.common_dir / "config").read_bytes():
+            git.run(project.checkout, "config", "--local", "--remove-section", f"branch.{branch}", check=False)
+
+
+def empty_trash(folder: Path) -> list[str]:
+    """Delete the worktrees that were moved aside below `folder` (of all projects); a line for each that cannot be."""
+    complaints = []
+    for found in sorted(folder.glob(f"*/{_TRASH}/*")):
+        try:
+            delete_folder(found)
+        except OSError as error:
+            complaints.append(f"cannot delete {found}: {error.strerror}")
+    return complaints
+
+
+def delete_folder(path: Path) -> None:
+    """Delete a folder with all that is in it, read-only folders too; links are deleted, never followed.
+
+    Somebody else who deletes it at the same time is no error. Raises OSError for what stays.
+    """
+    if not path.is_dir() or path.is_symlink():
+        path.unlink(missing_ok=True)
+        return
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            shutil.rmtree(path)
+        except PermissionError:
+            unlock_folders(path)
+            shutil.rmtree(path)
+
+
+def unlock_folders(path: Path) -> None:
+    """Give the owner all rights on a folder and those below it, as far as they are ours."""
+    _unlock(str(path))
+    for folder, below, _ in os.walk(path):
+        for name in below:  # before the walk goes down into them
+            _unlock(os.path.join(folder, name))
+
+
+def _unlock(folder: str) -> None:
+    with contextlib.suppress(OSError):
+        if not os.path.islink(folder):
+            os.chmod(folder, os.lstat(folder).st_mode | stat.S_IRWXU)
