@@ -1,4 +1,4 @@
-"""What the hooks and `status` tell of a project at a glance: its tasks, what comes, what ran, what waits for a person."""
+"""What the hooks and `status` tell of a project at a glance: its tasks, what comes, what ran, what waits for somebody."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FAILED = ("failure", "timeout")
 def entry(
     root: str, trusted: Project | None, states: Mapping[str, TaskState], running: int, now: datetime
 ) -> dict[str, Any]:
-    """A project's part of glance.json (disk/glance.py has its form). Starts one git process; reads a few small files."""
+    """A project's part of glance.json (disk/glance.py has its form). At most one git process, and a few small reads."""
     read: Config | None = None
     approved = False
     suspended: str | None = None

@@ -91,11 +91,12 @@ class _Run:
             ended = _failed(Reason.WORKTREE_FAILED, error)
         if steps is not None and ended.verdict.status is Status.SUCCESS:
             ended = await self._keep(where, steps, ended)
-        if ended.verdict.status is not Status.SUCCESS:
-            await self._roll_back(where, steps)
+        if not where.contained:
+            violation = await where.contain(self._notes)
+            self._notes += [violation] if violation else []
         final = self._final(steps, ended)
         self._shop.update(final.id, phase="ended", record=final.to_json())
-        return await self._leave(where, final)
+        return await where.settle(final)
 
     async def _work(self, steps: Steps) -> Ended:
         """Set-up, precheck and the agent."""
@@ -111,7 +112,7 @@ class _Run:
             failed = steps.unless_passed(outcome, "precheck", Reason.PRECHECK_ERROR)
             if failed is not None:
                 return failed
-        return await steps.agent()
+        return await steps.perform()
 
     async def _gate(self, steps: Steps, label: str, command: str, reason: Reason) -> Ended | None:
         return steps.unless_passed(await steps.shell(label, command), label, reason)
@@ -143,18 +144,6 @@ class _Run:
         if self._order.task.execution.worktree.push:
             self._record = self._record.evolve(worktree_pushed=await where.push(self._notes))
         return ended
-
-    async def _roll_back(self, where: Isolated, steps: Steps | None) -> None:
-        if steps is not None and not where.contained:
-            await where.contain(self._notes)
-        self._record = self._record.evolve(discarded_ref=await where.save(self._notes))
-
-    async def _leave(self, where: Isolated, final: Record) -> Record:
-        """Remove worktree and, unless it is kept, branch."""
-        trouble = await where.leave(keep_branch=final.commit is not None)
-        if trouble is None:
-            return final
-        return final.evolve(notes=(*(final.notes or ()), trouble))
 
     def _steps(self, folder: Path) -> Steps:
         return Steps(self._order, self._shop, folder, self._scratch, self._cancel)
@@ -191,8 +180,8 @@ class _Run:
                 self._notes.append(f"the full answer was not written: {error.strerror}")
         if steps.log.trouble:
             self._notes.append(steps.log.trouble)
-        error = steps.redactor.text(final.error) if final.error else None
-        return final.evolve(error=error, output=steps.log.tail())
+        told = steps.redactor.text(final.error) if final.error else None
+        return final.evolve(error=told, output=steps.log.tail())
 
 
 def _failed(reason: Reason, error: SchedulerError) -> Ended:

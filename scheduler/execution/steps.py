@@ -1,4 +1,4 @@
-"""The processes of one run, one after the other: set-up, precheck, the agent, verify — with one deadline and one log."""
+"""The processes of one run, one after the other: set-up, precheck, the agent, verify; one deadline, one log."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
 
 from scheduler.core.models import Task, UserSettings
 from scheduler.core.plain import Lines
@@ -19,7 +18,7 @@ from scheduler.core.redact import Redactor, known_values
 from scheduler.core.report import AgentReport
 from scheduler.core.verdict import Verdict, judge_claude, judge_shell
 from scheduler.disk.paths import Paths
-from scheduler.execution import agent, claude
+from scheduler.execution import agent, claude, trace
 from scheduler.execution.environment import build_environment
 from scheduler.execution.stream import ResultReader
 from scheduler.store.tasklog import TaskLog
@@ -91,17 +90,20 @@ class Steps:
         """How the run ends where one of its own commands did not end with exit code 0; None where it did."""
         if outcome.stopped is None and outcome.returncode == 0:
             return None
-        verdict = _unstarted(outcome) or judge_shell(outcome.returncode, outcome.signal, _limit(outcome))
+        verdict = _judge_shell(outcome)
         if outcome.stopped is None:
             verdict = Verdict(Status.FAILURE, reason, f"{label}: {verdict.error}")
         return Ended(verdict, outcome.returncode)
 
-    async def agent(self) -> Ended:
+    async def perform(self) -> Ended:
         """The task itself: its shell command, or the client with its prompt."""
         execution = self._order.task.execution
         if execution.type == "shell":
             outcome = await self.shell("run", execution.command)
-            return Ended(_unstarted(outcome) or judge_shell(outcome.returncode, outcome.signal, _limit(outcome)), outcome.returncode)
+            return Ended(
+                _judge_shell(outcome),
+                outcome.returncode,
+            )
         return await self._client()
 
     async def _client(self) -> Ended:
@@ -124,11 +126,12 @@ class Steps:
         self.log.lines("stdout", reader.end())
         self.log.lines("stderr", errors.end())
         report = reader.report()
-        verdict = _unstarted(outcome, Reason.CLIENT_MISSING) or judge_claude(
+        verdict = judge_claude(
             report,
             outcome.returncode,
             outcome.signal,
-            _limit(outcome),
+            outcome.stopped,
+            detail=outcome.detail,
             on_denied=self._order.task.policy.on_denied,
             last_words=self.log.last_error,
         )
@@ -171,21 +174,18 @@ def _environment(order: Order, shop: Workshop, scratch: Path) -> dict[str, str]:
             "SCHEDULER_TASK_ID": record.task_id,
             "SCHEDULER_PROJECT": record.project,
         },
-        extra={"GIT_TRACE2_EVENT": str(scratch / "trace")},
+        # Tells which git commands of the run acted on the main checkout.
+        extra=trace.environment(trace_folder(scratch)) if record.isolated else {},
     )
 
 
-def _limit(outcome: agent.Outcome) -> Literal["timeout", "stalled", "cancelled"] | None:
-    return outcome.stopped if outcome.stopped in ("timeout", "stalled", "cancelled") else None
+def trace_folder(scratch: Path) -> Path:
+    """Where the git commands of a run are put on file."""
+    return scratch / "trace"
 
 
-def _unstarted(outcome: agent.Outcome, missing: Reason = Reason.AGENT_ERROR) -> Verdict | None:
-    """The verdict where no agent ended: it was never started, or its supervisor was killed."""
-    if outcome.stopped == "not-started":
-        return Verdict(Status.FAILURE, missing, outcome.detail)
-    if outcome.stopped == "crashed":
-        return Verdict(Status.FAILURE, Reason.CRASHED, outcome.detail)
-    return None
+def _judge_shell(outcome: agent.Outcome) -> Verdict:
+    return judge_shell(outcome.returncode, outcome.signal, outcome.stopped, detail=outcome.detail)
 
 
 class _Log:
@@ -232,4 +232,3 @@ class _Log:
     def tail(self) -> str | None:
         """The end of the output, for the record."""
         return "\n".join(self._tail)[-OUTPUT_KEPT:] or None
-

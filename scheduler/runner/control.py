@@ -97,7 +97,7 @@ def request(paths: Paths, asked: Mapping[str, Any], timeout: float = 10.0) -> di
             line = _read_line(client)
         except (FileNotFoundError, ConnectionError, NotADirectoryError):
             return None
-        except (TimeoutError, socket.timeout):
+        except TimeoutError:
             raise SchedulerError("the runner does not answer", f"see {paths.runner_log}") from None
     if not line:
         return None

@@ -18,7 +18,7 @@ from scheduler.core.models import Task, iso
 from scheduler.core.record import Reason, Record, RunnerMark, Status
 from scheduler.disk.paths import Paths
 from scheduler.errors import SchedulerError
-from scheduler.execution import run
+from scheduler.execution import aftermath, run
 from scheduler.execution.agent import SupervisorPool
 from scheduler.runner.due import claim_due, new_record
 from scheduler.runner.projects import Projects
@@ -65,14 +65,16 @@ class Desk:
         self._state = state
         self._projects = projects
         self._now = now
+        self._env = env
         self._shop = run.Workshop(paths, pool, dict(env), now, state.update_run)
-        self._publisher = Publisher(paths, projects)
         self.mark = RunnerMark(host=socket.gethostname(), pid=os.getpid(), version=__version__)
+        self._publisher = Publisher(paths, projects, self.mark, now())
         self.queue: list[Queued] = []
         self.going: dict[str, Underway] = {}
         self.unwritten: list[Record] = []
         self.wake = asyncio.Event()
         self._served: dict[str, int] = {}
+        self._sweeping: asyncio.Task[None] | None = None
         self._starts = 0
 
     # What is due
@@ -157,20 +159,29 @@ class Desk:
             final = await run.carry_out(order, shop, underway.cancel)
         except Exception as error:
             log.exception("run %s ended by a bug", record.id)
-            final = record.evolve(
-                status=Status.FAILURE,
-                reason=Reason.CRASHED,
-                completed_at=self._now(),
-                error=f"a bug ended this run: {error!r:.300}; see {self._paths.runner_log}",
-            )
+            final = await self._rescue(record, error)
         del self.going[record.id]
         self.close_record(final, task=order.task)
+        self.sweep()
         self.wake.set()
+
+    async def _rescue(self, record: Record, error: Exception) -> Record:
+        """The record of a run that a bug of ours ended; its work is saved as after a crash."""
+        final = record.evolve(
+            status=Status.FAILURE,
+            reason=Reason.CRASHED,
+            completed_at=self._now(),
+            error=f"a bug of the scheduler ended this run: {error!r:.300}; see {self._paths.runner_log}",
+        )
+        place = next((row.place for row in self._state.runs() if row.run_id == record.id), None)
+        if place is None or "worktree" not in place:
+            return final
+        return await asyncio.to_thread(aftermath.recover, self._paths, final, place, self._env)
 
     # On record
 
     def close_record(self, record: Record, task: Task | None = None) -> None:
-        """Put a final record into the history and forget the run; a record that cannot be written is kept and tried again."""
+        """Put a final record into the history and forget the run; one that cannot be written is kept and tried again."""
         self._state.update_run(record.id, phase="ended", record=record.to_json())
         if not self._write(record):
             self.unwritten.append(record)
@@ -182,6 +193,10 @@ class Desk:
             self._retry(record, task, again)
         failed = None if record.status is Status.SKIPPED else record.status is not Status.SUCCESS
         self._state.finish(record.id, record.project, record.task_id, failed=failed)
+
+    def forget(self, record: Record) -> None:
+        """A run whose final record is in the history already."""
+        self._state.finish(record.id, record.project, record.task_id, failed=None)
 
     def _write(self, record: Record) -> bool:
         try:
@@ -269,10 +284,22 @@ class Desk:
 
     def publish(self, now: datetime) -> None:
         """Bring the hooks' glance up to date, in the background."""
-        self._publisher.publish(now, [u.going for u in self.going.values()], self.mark)
+        self._publisher.publish(now, [u.going for u in self.going.values()])
+
+    def sweep(self) -> None:
+        """Delete the folders of removed worktrees, in the background."""
+        if self._sweeping is None or self._sweeping.done():
+            self._sweeping = asyncio.create_task(self._sweep())
+
+    async def _sweep(self) -> None:
+        for complaint in await asyncio.to_thread(aftermath.empty_trash, self._paths):
+            log.warning(complaint)
 
     async def close(self) -> None:
         """Wait for what is under way in the background."""
         tasks = [u.work for u in self.going.values() if u.work is not None]
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._publisher.close(self._now())
+        if self._sweeping is not None:
+            await self._sweeping
+            await self._sweep()  # what was put there while the last sweep was under way
+        await self._publisher.close()

@@ -15,7 +15,7 @@ from scheduler.store.state import State, TaskState
 
 @dataclass(frozen=True)
 class Claimed:
-    """A claimed occurrence. `record` is `running` where a run is to be queued, `skipped` where it goes on record as it is."""
+    """A claimed occurrence. `record` is `running` where a run is to be queued, `skipped` where it is final."""
 
     record: Record
     task: Task
@@ -53,9 +53,7 @@ def _claim_task(
     for occurrence in due.fire:
         triggered: TriggeredBy = "catch-up" if occurrence.catch_up else "schedule"
         found.append(Claimed(new_record(root, task, now, mark, triggered, occurrence.at), task, occurrence.at))
-    claimed = [
-        c for c in found if state.claim(c.record.to_json(), c.moment, now, handled=True, done=done)
-    ]
+    claimed = [c for c in found if state.claim(c.record.to_json(), c.moment, now, handled=True, done=done)]
     if due.handled_until > known.handled_until and not (found and found[-1].moment == due.handled_until):
         state.handled(root, task.id, due.handled_until)
     return claimed

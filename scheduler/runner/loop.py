@@ -52,6 +52,7 @@ class Runner:
         self.projects = Projects(paths, self.state)
         self.desk = Desk(paths, env, self.state, self.pool, self.projects, now)
         self.paths = paths
+        self.env = env
         self.stopping = False
         self._idle_since: float | None = None
 
@@ -59,7 +60,7 @@ class Runner:
         """Serve until told to stop. The caller holds the lock and listens already."""
         self.pool.start()
         try:
-            await recovery.recover(self.paths, self.state, self.desk, self.now)
+            await recovery.recover(self.paths, self.env, self.state, self.desk, self.now)
             while not self._over():
                 self.desk.wake.clear()
                 await self.projects.refresh(self.now())
@@ -70,7 +71,7 @@ class Runner:
                 await self._sleep()
         finally:
             await self.desk.close()
-            self.pool.close()
+            await self.pool.close()
             self.state.close()
 
     async def _sleep(self) -> None:

@@ -6,15 +6,17 @@ Nothing that is not a run's of ours is touched, and no work is lost: what a run 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
+from scheduler.core.models import from_json
 from scheduler.core.record import Reason, Record, Status
-from scheduler.disk.paths import Paths
+from scheduler.disk.paths import Paths, history_file
 from scheduler.errors import SchedulerError
-from scheduler.execution import aftermath, process
+from scheduler.execution import aftermath, process, tree
 from scheduler.runner.desk import Desk
 from scheduler.store import history
 from scheduler.store.state import RunRow, State
@@ -24,21 +26,22 @@ SUPERVISOR_PATIENCE = 15.0  # seconds for the supervisor of a dead runner to end
 HISTORY_TAIL = 8 << 20  # bytes at the end of the global history that are searched for runs that nobody knows
 
 
-async def recover(paths: Paths, state: State, desk: Desk, now: Callable[[], datetime]) -> None:
+async def recover(paths: Paths, env: Mapping[str, str], state: State, desk: Desk, now: Callable[[], datetime]) -> None:
     """Settle every run that an earlier runner had under way. Claimed runs that never began are queued again."""
     rows = state.runs()
     for row in rows:
         try:
-            await _settle(paths, row, desk, now)
+            await _settle(paths, env, row, desk, now)
         except Exception:
             log.exception("run %s could not be recovered", row.run_id)
     known = {row.run_id for row in rows}
     for last in history.fold(history.read_tail(paths.global_history, HISTORY_TAIL)):
         if last["status"] == "running" and last["id"] not in known:
-            await _settle_unknown(paths, last, desk, now)
+            await _settle_unknown(paths, env, last, desk, now)
+    desk.sweep()
 
 
-async def _settle(paths: Paths, row: RunRow, desk: Desk, now: Callable[[], datetime]) -> None:
+async def _settle(paths: Paths, env: Mapping[str, str], row: RunRow, desk: Desk, now: Callable[[], datetime]) -> None:
     record = read_record(row.record)
     if row.phase == "queued" and record.status is Status.RUNNING:
         held = (row.place or {}).get("notBefore")
@@ -48,7 +51,7 @@ async def _settle(paths: Paths, row: RunRow, desk: Desk, now: Callable[[], datet
         await _see_ended(row.process)
         record = crashed(record, now())
     if row.place and "worktree" in row.place:
-        record = await asyncio.to_thread(aftermath.recover, paths, record, row.place)
+        record = await asyncio.to_thread(aftermath.recover, paths, record, row.place, env)
     if not _is_on_record(record):
         log.warning("run %s of %s was interrupted; it is on record as %s", record.id, record.task_id, record.status)
         desk.close_record(record)
@@ -56,15 +59,17 @@ async def _settle(paths: Paths, row: RunRow, desk: Desk, now: Callable[[], datet
         desk.forget(record)
 
 
-async def _settle_unknown(paths: Paths, last: dict[str, Any], desk: Desk, now: Callable[[], datetime]) -> None:
+async def _settle_unknown(
+    paths: Paths, env: Mapping[str, str], last: dict[str, Any], desk: Desk, now: Callable[[], datetime]
+) -> None:
     """A `running` record of a run that the state does not know (the state was lost)."""
     try:
         record = crashed(read_record(last), now())
     except SchedulerError:
         return
     place = {"worktree": record.worktree_path, "branch": record.worktree_branch, "base": record.base_commit}
-    if record.worktree_path and record.worktree_branch:
-        record = await asyncio.to_thread(aftermath.recover, paths, record, place)
+    if all(place.values()):
+        record = await asyncio.to_thread(aftermath.recover, paths, record, place, env)
     desk.close_record(record)
 
 
@@ -81,14 +86,14 @@ def crashed(record: Record, now: datetime) -> Record:
 
 def read_record(raw: dict[str, Any]) -> Record:
     """A record from its JSON. SchedulerError when it is none of ours."""
-    found = history.parse(raw)
+    found = from_json(Record, json.dumps(raw))
     if not isinstance(found, Record):
         raise SchedulerError(f"not a record: {found}")
     return found
 
 
 def _is_on_record(record: Record) -> bool:
-    lines = history.read_tail(history.project_file(record.project), HISTORY_TAIL)
+    lines = history.read_tail(history_file(record.project), HISTORY_TAIL)
     return any(r["id"] == record.id and r["status"] != "running" for r in lines)
 
 
@@ -101,6 +106,6 @@ async def _see_ended(known: dict[str, Any] | None) -> None:
     while process.is_alive(pid, started):
         if asyncio.get_running_loop().time() > end:
             log.warning("supervisor %d does not end; killing it and what it runs", pid)
-            await asyncio.to_thread(process.end_tree, pid, started)
+            await asyncio.to_thread(tree.kill_all, lambda: tree.family(pid))
             return
         await asyncio.sleep(0.05)

@@ -1,7 +1,7 @@
 """`execution-history.jsonl`: one record a line, only ever appended to; the last line of an id is its state.
 
-A record goes to the project's file first, then to the global one. Lines are strict JSON in ASCII escapes, at most 64 KB.
-Reading skips what is no record and counts it.
+A record goes to the project's file first, then to the global one. Lines are strict JSON in ASCII escapes, at most
+64 KB. Reading skips what is no record and counts it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Unreadable:
 
 
 def append(where: Paths, record: Record) -> None:
-    """Put one record into the project's and the global history; a final one waits for the disk. OSError when it cannot."""
+    """Put one record into the project's and the global history; a final one waits for the disk. Raises OSError."""
     line = to_line(record.to_json())
     final = record.completed_at is not None
     prepare_logs(record.project)
@@ -110,7 +110,7 @@ def find_run(records: Iterable[dict[str, Any]], prefix: str) -> dict[str, Any]:
 
 
 def read_tail(path: str, size: int) -> Iterator[dict[str, Any]]:
-    """The records in the last `size` bytes of one history file, oldest first; the first line may be a part and is left out."""
+    """The records in the last `size` bytes of one history file, oldest first; a line that is cut there is left out."""
     try:
         file = open(path, "rb")
     except (FileNotFoundError, NotADirectoryError):

@@ -84,7 +84,9 @@ class State:
             self._db = _open(path)
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError) and "malformed" not in str(error):
-                raise SchedulerError(f"{path} cannot be opened: {error}", "check the disk and the folder's mode") from None
+                raise SchedulerError(
+                    f"{path} cannot be opened: {error}", "check the disk and the folder's mode"
+                ) from None
             aside = files.move_aside(path, now.strftime("%Y%m%dT%H%M%S"))
             for tail in ("-wal", "-shm"):
                 if os.path.exists(path + tail):
@@ -112,19 +114,23 @@ class State:
         """
         at = utc(now)
         with self._writing() as db:
-            known = {r[0]: (r[1], r[2]) for r in db.execute("SELECT task, trigger, active_since FROM tasks WHERE project=?", (project,))}
+            known = {
+                r[0]: (r[1], r[2])
+                for r in db.execute("SELECT task, trigger, active_since FROM tasks WHERE project=?", (project,))
+            }
             for task, trigger, enabled in tasks:
                 before = known.pop(task, None)
                 since = at if enabled else None
                 if before is None:
                     db.execute(
-                        "INSERT INTO tasks (project, task, trigger, added_at, active_since, handled_until) VALUES (?,?,?,?,?,?)",
+                        "INSERT INTO tasks (project, task, trigger, added_at, active_since, handled_until)"
+                        " VALUES (?,?,?,?,?,?)",
                         (project, task, trigger, at, since, at),
                     )
                 elif before[0] != trigger:
                     db.execute(
-                        "UPDATE tasks SET trigger=?, added_at=?, active_since=?, handled_until=?, done_at=NULL, failures=0"
-                        " WHERE project=? AND task=?",
+                        "UPDATE tasks SET trigger=?, added_at=?, active_since=?, handled_until=?, done_at=NULL,"
+                        " failures=0 WHERE project=? AND task=?",
                         (trigger, at, since, at, project, task),
                     )
                 elif enabled != (before[1] is not None):
@@ -155,7 +161,8 @@ class State:
 
     def _handle(self, db: sqlite3.Connection, project: str, task: str, until: datetime, done: datetime | None) -> None:
         db.execute(
-            "UPDATE tasks SET handled_until=max(handled_until, ?), done_at=coalesce(?, done_at) WHERE project=? AND task=?",
+            "UPDATE tasks SET handled_until=max(handled_until, ?), done_at=coalesce(?, done_at)"
+            " WHERE project=? AND task=?",
             (utc(until), None if done is None else utc(done), project, task),
         )
 

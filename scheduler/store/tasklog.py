@@ -1,7 +1,7 @@
 """The per-task logs: `{task-id}.log` and `{task-id}.error.log`, lines of `[ISO time] [run] text`.
 
-What is kept of one run and stream is bounded: the first 2 MB as they come, then the last 8 MB, with a line that says how
-much was dropped between. A file that passes 10 MB is renamed; its parts stay beside it.
+What is kept of one run and stream is bounded: the first 2 MB as they come, then the last 8 MB, with a line that says
+how much was dropped between. A file that passes 10 MB is renamed; its parts stay beside it.
 """
 
 from __future__ import annotations

@@ -59,7 +59,9 @@ def read(paths: Paths) -> dict[str, Project]:
     except FileNotFoundError:
         return {}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CorruptFile(f"{path} is damaged: {error!r:.120}", "move it away, then 'enable' each project again") from None
+        raise CorruptFile(
+            f"{path} is damaged: {error!r:.120}", "move it away, then 'enable' each project again"
+        ) from None
 
 
 def _project(root: str, entry: dict[str, Any]) -> Project:

@@ -1,0 +1,81 @@
+"""What the end of a run means for its worktree and branch, at once or when a later runner finds them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from scheduler.core.record import Reason, Record, Status
+from scheduler.disk.paths import Paths
+from scheduler.errors import SchedulerError
+from scheduler.execution import git, rollback, worktree
+from scheduler.execution.git import Project
+from scheduler.execution.rollback import Rollback
+from scheduler.execution.worktree import Worktree
+
+
+def digest(text: str) -> str:
+    """SHA-256 of a path, for names of files and folders that belong to it."""
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def repository_lock(paths: Paths, project: Project) -> Path:
+    """The lock under which worktrees of a repository change; a clone is another repository."""
+    return Path(paths.repository_lock(digest(str(project.common_dir))[:16]))
+
+
+def settle(tree: Worktree, final: Record) -> Record:
+    """Remove the worktree; keep the branch of a success, save the work of everything else under its private ref.
+
+    `final` is the record of the end; it comes back with what became of the work. Never raises for git or the disk.
+    """
+    try:
+        if final.status is Status.SUCCESS and final.commit is not None:
+            worktree.remove(tree)
+            return final
+        if final.status is Status.SUCCESS and final.reason is Reason.NO_CHANGES:
+            worktree.remove(tree)
+            worktree.drop_branch(tree, tree.base)
+            return final.evolve(worktree_branch=None)
+    except (SchedulerError, OSError) as error:
+        return _with_notes(final, f"the worktree could not be removed and is tried again at the next start: {error}")
+    return _rolled_back(final, rollback.rollback(tree, final.id, _message(final)))
+
+
+def recover(paths: Paths, record: Record, place: Mapping[str, Any], env: Mapping[str, str]) -> Record:
+    """`settle` for a run that an earlier runner left, in whatever state that left the repository."""
+    try:
+        project = git.find_project(record.project, env)
+    except SchedulerError as error:
+        return _with_notes(record, f"its worktree could not be looked at: {error.message}")
+    tree = Worktree(project, Path(place["worktree"]), place["branch"], place["base"], repository_lock(paths, project))
+    if record.status is Status.SUCCESS and record.commit is not None:
+        return settle(tree, record)
+    return _rolled_back(record, rollback.recover(tree, record.id, _message(record)))
+
+
+def _rolled_back(final: Record, done: Rollback) -> Record:
+    final = final.evolve(discarded_ref=done.ref)
+    if not done.unsaved:
+        return final.evolve(worktree_branch=None)
+    what = "; ".join(done.unsaved[:5])
+    return _with_notes(final, f"the worktree {final.worktree_path} stays, for not all could be saved: {what}")
+
+
+def _with_notes(record: Record, *notes: str) -> Record:
+    return record.evolve(notes=(*(record.notes or ()), *notes))
+
+
+def _message(record: Record) -> str:
+    reason = f" ({record.reason})" if record.reason else ""
+    return (
+        f"Rolled back: {record.task_name}\n\nTask: {record.task_id}\nRun: {record.id}\nEnd: {record.status}{reason}\n"
+    )
+
+
+def empty_trash(paths: Paths) -> list[str]:
+    """Delete what was moved aside of all removed worktrees; a line for each that cannot be."""
+    return worktree.empty_trash(Path(paths.worktrees)) if os.path.isdir(paths.worktrees) else []

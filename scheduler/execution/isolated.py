@@ -1,0 +1,164 @@
+"""The place of an isolated run: its worktree and branch, what is kept of its work, and what becomes of the rest."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+from typing import Any
+
+from scheduler.core.record import Reason, Record
+from scheduler.errors import SchedulerError
+from scheduler.execution import attribution, branches, containment, git, links, refs, trace, work, worktree
+from scheduler.execution.aftermath import digest, repository_lock, settle
+from scheduler.execution.changes import tool_paths
+from scheduler.execution.steps import Order, Workshop, trace_folder
+from scheduler.execution.work import Work
+from scheduler.execution.worktree import Worktree
+
+
+def project_key(root: str) -> str:
+    """The name of a project's folder of worktrees: `{name}-{hash8}`, of its real path."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(root).name).strip("-.")[:40] or "project"
+    return f"{name}-{digest(root)[:8]}"
+
+
+class Isolated:
+    """One run's place. Call `plan`, `create`, then `commit` and `contain`, or `save`; `leave` in the end."""
+
+    def __init__(self, order: Order, shop: Workshop, scratch: Path) -> None:
+        self._order = order
+        self._shop = shop
+        self._trace = trace_folder(scratch)
+        self._tree: Worktree | None = None
+        self._work: Work | None = None
+        self._before: asyncio.Future[containment.Snapshot] | None = None
+        self._made = False
+        self.skip: Reason | None = None
+        self.refusal: Reason | None = None
+        self.contained = False
+
+    @property
+    def tree(self) -> Worktree:
+        if self._tree is None:
+            raise RuntimeError("a place that was not planned")
+        return self._tree
+
+    @property
+    def folder(self) -> Path:
+        return self.tree.path
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """What recovery needs to know."""
+        tree = self.tree
+        return {"worktree": str(tree.path), "branch": tree.branch, "base": tree.base}
+
+    async def plan(self, record: Record) -> Record:
+        """Decide base, branch and folder; nothing is made yet. SchedulerError where there can be no worktree."""
+        settings = self._order.task.execution.worktree
+        moment = (record.scheduled_for or record.started_at).strftime("%Y%m%dT%H%M")
+
+        def decide() -> Worktree:
+            project = git.find_project(record.project, self._shop.env)
+            lock = repository_lock(self._shop.paths, project)
+            branch = refs.check_branch(
+                project, refs.branch_name(settings.branch_prefix, record.task_id, moment, record.id[:8])
+            )
+            base = refs.resolve_base(project, settings.base, remote=settings.remote_name, lock=lock)
+            path = Path(self._shop.paths.worktree(project_key(record.project), record.task_id, record.id))
+            return Worktree(project, path, branch, base, lock)
+
+        self._tree = tree = await asyncio.to_thread(decide)
+        if self._order.task.policy.open_review == "skip" and record.triggered_by not in ("manual", "retry"):
+            begin = f"{settings.branch_prefix}{record.task_id}-"
+            open_branches = await asyncio.to_thread(git.unmerged_branches, tree.project.root, self._shop.env)
+            if any(b.startswith(begin) and refs.is_run_branch(b) for b in open_branches):
+                self.skip = Reason.OPEN_REVIEW
+        return record.evolve(worktree_path=str(tree.path), worktree_branch=tree.branch, base_commit=tree.base)
+
+    async def create(self, notes: list[str]) -> None:
+        """Make the worktree, with its links and copies. The main checkout is looked at meanwhile."""
+        tree = self.tree
+        self._trace.mkdir(mode=0o700, exist_ok=True)
+        self._before = asyncio.ensure_future(asyncio.to_thread(containment.snapshot, tree.project))
+        self._made = True  # from here on something may be there
+        notes += await asyncio.to_thread(worktree.create, tree)
+        before = await self._before
+        if before.uncommitted:
+            notes.append(f"{before.uncommitted} uncommitted changes of the main checkout are not in the worktree")
+        names = self._order.task.execution.worktree.link
+        notes += await asyncio.to_thread(lambda: links.copy_included(tree) + (links.link(tree, names) if names else []))
+
+    async def commit(self, record: Record) -> bool:
+        """Commit what the agent left; False where the run changed nothing. On SchedulerError `refusal` says the kind."""
+        message = f"{record.task_name}\n\nTask: {record.task_id}\nRun: {record.id}\n"
+        try:
+            self._work = await asyncio.to_thread(work.keep, self.tree, message)
+        except work.LeftBranch:
+            self.refusal = Reason.LEFT_BRANCH
+            raise
+        except work.CommitRejected:
+            self.refusal = Reason.COMMIT_REJECTED
+            raise
+        if self._work is not None and self._work.unsaved:
+            self.refusal = Reason.NOT_KEPT
+            raise SchedulerError("not all of the work can be kept in git: " + "; ".join(self._work.unsaved[:5]))
+        return self._work is not None
+
+    def kept(self) -> dict[str, Any]:
+        """The fields of the record that tell of kept work."""
+        if self._work is None:
+            return {}
+        done = self._work
+        return {
+            "commit": done.commit,
+            "files_changed": done.files_changed,
+            "insertions": done.insertions,
+            "deletions": done.deletions,
+        }
+
+    async def contain(self, notes: list[str]) -> str | None:
+        """Compare the main checkout with how it was. What the run did to it comes back as one line; what somebody else
+        did there meanwhile is a note."""
+        self.contained = True
+        if self._before is None:
+            return None
+        tree, before = self.tree, await self._before
+
+        def compare() -> tuple[list[str], list[str]]:
+            changes = containment.difference(before, containment.snapshot(tree.project, since=before))
+            if not changes:
+                return [], []
+            mine, others = attribution.attribute(
+                changes,
+                tool_paths=tool_paths(self._order.record.project, self._order.record.id),
+                commands=trace.read(self._trace),
+                before=before,
+                main_root=tree.project.root,
+                worktree=tree.path,
+                branch=tree.branch,
+            )
+            return [str(change) for change in mine], [str(change) for change in others]
+
+        attributed, others = await asyncio.to_thread(compare)
+        notes += [f"the main checkout changed meanwhile, not by this run: {text}" for text in others[:10]]
+        if not attributed:
+            return None
+        return "the run changed the main checkout: " + "; ".join(attributed[:10])
+
+    async def push(self, notes: list[str]) -> bool:
+        """Push the kept branch; False, with a note, where it was refused."""
+        remote = self._order.task.execution.worktree.remote_name
+        try:
+            await asyncio.to_thread(branches.push, self.tree, remote)
+        except SchedulerError as error:
+            notes.append(f"not pushed: {error.message}")
+            return False
+        return True
+
+    async def settle(self, final: Record) -> Record:
+        """What the end of the run means for its worktree and branch: `final` with what became of them."""
+        if not self._made:
+            return final
+        return await asyncio.to_thread(settle, self.tree, final)

@@ -1,0 +1,273 @@
+"""The runner as a process: one at a time, started and stopped, on time, fair, and true about what it skips."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scheduler.disk import paths as places
+from scheduler.runner import control
+from scheduler.store.state import State
+from tests.rig import Rig, rig, shell_task, soon, wait_until
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Rig]:
+    with rig(tmp_path) as made:
+        yield made
+
+
+def gone(pid: int) -> bool:
+    return not Path(f"/proc/{pid}").exists()
+
+
+def test_one_runner_however_many_are_started(own: Rig) -> None:
+    pid = own.start()
+    others = [
+        subprocess.Popen(
+            [sys.executable, "-I", control.package_folder(), "runner"], env=own.env, stderr=subprocess.DEVNULL
+        )
+        for _ in range(4)
+    ]
+    assert [other.wait(30) for other in others] == [0] * 4
+    assert own.ask("status")["pid"] == pid
+
+
+def test_it_is_detached_and_its_socket_is_private(own: Rig) -> None:
+    pid = own.start()
+    assert os.getsid(pid) != os.getsid(0)
+    assert os.readlink(f"/proc/{pid}/cwd") == "/"
+    assert os.readlink(f"/proc/{pid}/fd/0") == "/dev/null"
+    assert stat.S_IMODE(os.stat(own.paths.runner_sock).st_mode) == 0o600
+    assert stat.S_IMODE(os.stat(own.paths.state).st_mode) == 0o700
+
+
+def test_a_socket_path_longer_than_the_system_allows(tmp_path: Path) -> None:
+    with rig(tmp_path / ("long-" * 30)) as own:
+        assert len(own.paths.runner_sock) > 108
+        assert own.start() > 0
+
+
+def test_a_once_task_runs_on_time_and_never_again(own: Rig) -> None:
+    own.enable(shell_task("once", "echo done > made", trigger={"type": "once", "at": soon(1.5)}))
+    own.start()
+    record = wait_until(lambda: [r for r in own.task_records("once") if r["status"] == "success"])[0]
+    late = datetime.fromisoformat(record["startedAt"]) - datetime.fromisoformat(record["scheduledFor"])
+    assert timedelta(0) <= late < timedelta(seconds=5)
+    assert record["triggeredBy"] == "schedule"
+    own.stop()
+    own.start()
+    time.sleep(1.2)
+    assert len(own.task_records("once")) == 1
+    state = State(own.paths.state_db, datetime.now(timezone.utc))
+    assert state.tasks(str(own.project))["once"].done_at is not None
+    state.close()
+
+
+def test_a_task_added_while_it_runs_is_noticed(own: Rig) -> None:
+    own.enable(shell_task("first", "true"))
+    own.start()
+    own.enable(shell_task("first", "true"), shell_task("new", "true", trigger={"type": "once", "at": soon(2.5)}))
+    wait_until(lambda: own.task_records("new"), 10)
+
+
+def test_a_config_that_changed_without_approval_suspends_its_project(own: Rig) -> None:
+    own.enable(shell_task("job", "echo approved > made"))
+    own.start()
+    file = Path(places.config_file(str(own.project)))
+    approved = file.read_bytes()
+    file.write_bytes(approved.replace(b"echo approved", b"echo injected"))
+    with pytest.raises(Exception, match="not the one that was approved"):
+        own.run("job")
+    assert own.ask("status")["suspended"]
+    file.write_bytes(approved)
+    assert own.run_to_end("job")["status"] == "success"
+
+
+def test_a_clone_inherits_no_approval(own: Rig, tmp_path: Path) -> None:
+    own.enable(shell_task("job", "true"))
+    own.git("add", "-A")
+    own.git("commit", "-q", "-m", "config")
+    clone = tmp_path / "clone"
+    own.git("clone", "-q", str(own.project), str(clone))
+    own.start()
+    with pytest.raises(Exception, match="not enabled"):
+        own.ask("run", project=os.path.realpath(clone), task="job")
+
+
+def slow(task_id: str, overlap: str) -> dict[str, Any]:
+    return shell_task(task_id, "sleep 2", policy={"overlap": overlap}, trigger={"type": "interval", "every": 1})
+
+
+def test_overlap_skip_is_on_record_with_its_reason(own: Rig) -> None:
+    own.enable(slow("job", "skip"))
+    own.start()
+    skipped = wait_until(lambda: [r for r in own.task_records("job") if r["status"] == "skipped"])[0]
+    assert skipped["reason"] == "overlap" and skipped["scheduledFor"] and skipped["completedAt"]
+
+
+def test_overlap_queue_runs_one_after_the_other(own: Rig) -> None:
+    own.settings(maxConcurrent=4)
+    own.enable(slow("job", "queue"))
+    own.start()
+
+    def ended() -> list[dict[str, Any]]:
+        return [r for r in own.task_records("job") if r["status"] == "success"]
+
+    first, second = wait_until(lambda: ended() if len(ended()) >= 2 else None)[:2]
+    assert second["startedAt"] >= first["completedAt"]
+
+
+def test_overlap_cancel_running_stops_the_run_before(own: Rig) -> None:
+    own.enable(slow("job", "cancel-running"))
+    own.start()
+    cancelled = wait_until(lambda: [r for r in own.task_records("job") if r.get("reason") == "cancelled"])[0]
+    assert cancelled["status"] == "failure"
+
+
+def test_no_more_runs_at_once_than_allowed(own: Rig) -> None:
+    own.settings(maxConcurrent=2)
+    own.enable(*[shell_task(f"job{i}", "sleep 1") for i in range(5)])
+    own.start()
+    runs = [own.run(f"job{i}") for i in range(5)]
+    seen = 0
+    while not all(any(r["id"] == run and r["status"] == "success" for r in own.records()) for run in runs):
+        seen = max(seen, len(own.ask("status")["running"]))
+        time.sleep(0.05)
+    assert seen == 2
+
+
+def test_stop_waits_for_runs_and_stop_now_cancels_them(own: Rig) -> None:
+    own.enable(shell_task("job", "sleep 1.5; echo x > made"))
+    pid = own.start()
+    run = own.run("job")
+    wait_until(lambda: own.ask("status")["running"])
+    own.stop(at_once=False)
+    assert own.record(run)["status"] == "success"
+    wait_until(lambda: gone(pid))
+    own.start()
+    run = own.run("job")
+    wait_until(lambda: own.ask("status")["running"])
+    own.stop(at_once=True)
+    assert (own.record(run)["status"], own.record(run)["reason"]) == ("failure", "cancelled")
+
+
+def test_sigterm_waits_for_the_run_and_sighup_reloads(own: Rig) -> None:
+    own.enable(shell_task("job", "sleep 1; echo x > made"))
+    pid = own.start()
+    os.kill(pid, signal.SIGHUP)
+    run = own.run("job")
+    wait_until(lambda: own.ask("status")["running"])
+    os.kill(pid, signal.SIGTERM)
+    wait_until(lambda: gone(pid))
+    assert own.record(run)["status"] == "success"
+    assert not os.path.exists(own.paths.runner_sock)
+
+
+def test_missed_occurrences_run_once_and_the_rest_is_one_record(own: Rig) -> None:
+    """The runner was off for ten minutes of a task that fires each second."""
+    own.enable(shell_task("often", "true", trigger={"type": "interval", "every": 1}))
+    now = datetime.now(timezone.utc)
+    state = State(own.paths.state_db, now)
+    from scheduler.core.parse import trigger_digest
+    from scheduler.store import config
+
+    task = config.read_source(str(own.project)).parse().tasks[0]
+    state.sync(str(own.project), [("often", trigger_digest(task), True)], now - timedelta(minutes=10))
+    state.close()
+    own.start()
+    records = wait_until(lambda: [r for r in own.task_records("often") if r.get("skippedCount")])
+    own.stop()
+    missed = [r for r in own.task_records("often") if r.get("reason") == "missed"]
+    assert len(missed) == 1 and 500 <= missed[0]["skippedCount"] <= 610, records
+    assert len([r for r in own.task_records("often") if r["triggeredBy"] == "catch-up"]) <= 1
+
+
+def test_a_runner_that_was_off_for_ten_years_starts_at_once(own: Rig) -> None:
+    own.enable(shell_task("often", "true", trigger={"type": "cron", "expression": "* * * * *", "timezone": "UTC"}))
+    now = datetime.now(timezone.utc)
+    state = State(own.paths.state_db, now)
+    from scheduler.core.parse import trigger_digest
+    from scheduler.store import config
+
+    task = config.read_source(str(own.project)).parse().tasks[0]
+    state.sync(str(own.project), [("often", trigger_digest(task), True)], now - timedelta(days=3650))
+    state.close()
+    own.start()
+    missed = wait_until(lambda: [r for r in own.task_records("often") if r.get("reason") == "missed"], 10)[0]
+    assert missed["skippedCount"] in (1438, 1439, 1440)
+    assert "not counted" in missed["notes"][0]
+
+
+def test_a_queue_is_kept_over_a_restart(own: Rig) -> None:
+    own.settings(maxConcurrent=1)
+    own.enable(shell_task("long", "sleep 30"), shell_task("short", "echo x > made"))
+    pid = own.start()
+    own.run("long")
+    wait_until(lambda: own.task_records("long"))
+    queued = own.run("short")
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: gone(pid))
+    own.start()
+    assert own.record(queued)["status"] == "success"
+
+
+def test_cancel_of_a_queued_run_is_on_record(own: Rig) -> None:
+    own.settings(maxConcurrent=1)
+    own.enable(shell_task("long", "sleep 30"), shell_task("short", "true"))
+    own.start()
+    own.run("long")
+    wait_until(lambda: own.ask("status")["running"])
+    queued = own.run("short")
+    own.ask("cancel", runId=queued)
+    assert (own.record(queued)["status"], own.record(queued)["reason"]) == ("skipped", "cancelled")
+
+
+def test_retries_are_new_attempts_of_the_same_occurrence(own: Rig) -> None:
+    own.enable(shell_task("job", "exit 3", policy={"retries": 1, "retryDelay": 1}))
+    own.start()
+    own.run("job")
+    attempts = wait_until(
+        lambda: rs if len(rs := own.task_records("job")) == 2 and rs[1]["status"] != "running" else None
+    )
+    assert [(r["attempt"], r["triggeredBy"]) for r in attempts] == [(1, "manual"), (2, "retry")]
+    time.sleep(1.5)
+    assert len(own.task_records("job")) == 2
+
+
+def test_a_damaged_state_is_set_aside_and_nothing_fires_for_the_past(own: Rig) -> None:
+    own.enable(shell_task("often", "true", trigger={"type": "cron", "expression": "* * * * *", "timezone": "UTC"}))
+    Path(own.paths.state).mkdir(mode=0o700, exist_ok=True)
+    Path(own.paths.state_db).write_bytes(os.urandom(5000))
+    own.start()
+    assert "was damaged" in own.log()
+    assert list(Path(own.paths.state).glob("state.db.corrupt-*"))
+    assert own.run_to_end("often")["status"] == "success"
+
+
+def test_the_glance_tells_what_the_hooks_need(own: Rig) -> None:
+    own.enable(shell_task("job", "echo x > made"), shell_task("bad", "exit 1"))
+    own.start()
+    own.run_to_end("job")
+    own.run_to_end("bad")
+
+    def look() -> dict[str, Any] | None:
+        entry = json.loads(Path(own.paths.glance).read_text())["projects"].get(str(own.project), {})
+        return entry if len(entry.get("recent", ())) == 2 else None
+
+    entry = wait_until(look)
+    assert {m["kind"] for m in entry["open"]} == {"failed", "review"}
+    assert (entry["enabled"], entry["trusted"], entry["tasks"], entry["active"]) == (True, True, 2, 2)
+    own.stop()
+    assert json.loads(Path(own.paths.glance).read_text())["runner"] is None
