@@ -29,11 +29,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 COMPLETE = ".complete"
-NO_ANSWER = re.compile(
-    r"NewConnectionError|ConnectionError|Connection refused|ConnectTimeout|Max retries|name resolution|Network is "
-    r"unreachable|timed out|ProxyError|SSLError|error sending request|tcp connect error|dns error"
-    r"|ECONNREFUSED|ENOTFOUND|EAI_AGAIN|ETIMEDOUT",
-    re.IGNORECASE,
+# What the log shows, what is wrong, what to do; the first that fits.
+REASONS = (
+    ("No space left|ENOSPC", "no space left", "Free some space where the cache is"),
+    ("DO NOT MATCH THE HASHES|Hash mismatch|EINTEGRITY", "a download is not the locked one", "Find out who changes it"),
+    (
+        "NewConnectionError|ConnectionError|Connection refused|ConnectTimeout|Max retries|name resolution|timed out"
+        "|Network is unreachable|ProxyError|SSLError|error sending request|tcp connect error|dns error"
+        "|ECONNREFUSED|ENOTFOUND|EAI_AGAIN|ETIMEDOUT",
+        "the package index does not answer",
+        "Check the network, and the proxy and index settings of pip, uv or npm",
+    ),
+    ("", "see the lines above", "Put right what they say"),
 )
 
 
@@ -74,19 +81,12 @@ class Workshop:
 
     def run(self, command: Sequence[str | Path], env: Mapping[str, str], cwd: Path | None = None) -> bool:
         """Whether the command ended well. Its output is added to the log."""
-        with self.log.open("ab") as log:
+        with self.log.open("ab") as log, open(os.devnull, "rb") as nothing:
             log.write(f"$ {' '.join(map(str, command))}\n".encode(errors="replace"))
             log.flush()
-            done = subprocess.run(
-                [str(part) for part in command],
-                cwd=cwd or self.cache,  # a project's own configuration of uv or npm is none of our business
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=(self.lock,),
-                check=False,
-            )
+            # In the cache: a project's own configuration of uv or npm is none of our business.
+            place, words, held = cwd or self.cache, list(map(str, command)), (self.lock,)
+            done = subprocess.run(words, cwd=place, env=env, stdin=nothing, stdout=log, stderr=log, pass_fds=held)
         return done.returncode == 0
 
     def failure(self, what: str) -> SetupError:
@@ -94,19 +94,9 @@ class Workshop:
         text = self.log.read_text(errors="replace")
         for line in text.splitlines()[-15:]:
             print(f"  | {''.join(c if c.isprintable() else ' ' for c in line)}", file=sys.stderr)
+        wrong, todo = next((wrong, todo) for seen, wrong, todo in REASONS if re.search(seen, text, re.IGNORECASE))
         again = f"then run the same command again ({self.log} has the whole output)."
-        if "No space left" in text or "ENOSPC" in text:
-            return SetupError(f"{what}: no space left.", f"Free some space where {self.cache} is, {again}")
-        if "DO NOT MATCH THE HASHES" in text or "Hash mismatch" in text or "EINTEGRITY" in text:
-            return SetupError(
-                f"{what}: a download is not what the lock file names.", f"Find out who changes your downloads, {again}"
-            )
-        if NO_ANSWER.search(text):
-            return SetupError(
-                f"{what}: the package index does not answer.",
-                f"Check the network, and the proxy and index settings of pip, uv or npm, {again}",
-            )
-        return SetupError(f"{what}.", f"Put right what the lines above say, {again}")
+        return SetupError(f"{what}: {wrong}.", f"{todo}, {again}")
 
 
 @contextmanager
@@ -154,8 +144,7 @@ def ensure_venv(shop: Workshop, lockfile: Path) -> Path:
     python = folder / "bin" / "python"
     if not ((folder / COMPLETE).exists() and os.access(python, os.X_OK)):
         with made_once(folder):
-            version = ".".join(map(str, sys.version_info[:3]))
-            shop.say(f"making a virtual environment (Python {version}) in {folder}")
+            shop.say(f"making a virtual environment (Python {sys.version.split()[0]}) in {folder}")
             if not (install_with_uv(shop, folder, lockfile) or install_with_pip(shop, folder, lockfile)):
                 raise shop.failure("The packages could not be installed")
     return python
@@ -242,17 +231,8 @@ def make_ready(shop: Workshop, fingerprint: str) -> None:
         shop.say(f"first start: making ready in {shop.cache}")
     python = ensure_venv(shop, ROOT / "requirements.lock")
     package, version = ensure_code(shop)
-    compile_all: list[str | Path] = [
-        python,
-        "-I",
-        "-m",
-        "compileall",
-        "-q",
-        "--invalidation-mode",
-        "unchecked-hash",
-        package,
-    ]
-    if not shop.run(compile_all, tool_environment()):
+    compile_all = "-I -m compileall -q --invalidation-mode unchecked-hash".split()
+    if not shop.run([python, *compile_all, package], tool_environment()):
         raise shop.failure("The package does not compile")
     record = f"{base_interpreter()}\n{python}\n{package}\n{version}\n"
     write_whole(shop.cache / "runtime", record)
@@ -304,15 +284,14 @@ def main(words: Sequence[str]) -> int:
     except SetupError as error:
         print(f"scheduler: {error}\n  {error.todo}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("scheduler: interrupted; the next call starts over where it must.", file=sys.stderr)
-        return 130
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        todo = "Free some space there" if full else "Make that place writable"
+        todo = "Free some space there" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "Make that place writable"
         print(f"scheduler: {error.strerror}: {error.filename}", file=sys.stderr)
         print(f"  {todo}, or set XDG_CACHE_HOME to another folder, then run the same command again.", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("scheduler: interrupted; the next call starts over where it must.", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -317,7 +317,7 @@ def test_without_network(place: Place) -> None:
 def test_a_package_with_another_hash_is_refused(place: Place, tmp_path: Path) -> None:
     make_wheel(tmp_path / "forged", "forged")
     wrong, _ = place.call(PIP_FIND_LINKS=str(tmp_path / "forged")).error
-    assert wrong == "scheduler: The packages could not be installed: a download is not what the lock file names."
+    assert wrong == "scheduler: The packages could not be installed: a download is not the locked one."
 
 
 def test_python_too_old(place: Place) -> None:
