@@ -56,8 +56,9 @@ def _coarse(seconds: int) -> str:
     return f"{days}d" if days < 730 else f"{days // 365}y"
 
 
-def clock(moment: datetime, zone: tzinfo) -> str:
-    """A moment on the wall clock of a zone: `Tue 2026-12-01 09:00 CET`, with seconds where there are some."""
+def clock(moment: datetime, zone: tzinfo | None) -> str:
+    """A moment on the wall clock of a zone (None: the system's): `Tue 2026-12-01 09:00 CET`, seconds where there are some.
+    """
     local = moment.astimezone(zone)
     time = "%H:%M:%S" if local.second else "%H:%M"
     return local.strftime(f"%a %Y-%m-%d {time} ") + _abbreviation(local)

@@ -56,12 +56,7 @@ def read_source(project: str) -> Source:
     config = _read(paths.config_file(project), CONFIG_LIMIT)
     if config is None:
         raise ConfigAbsent(f"no tasks in {project}", "make one with 'add'")
-    return Source(project, config, read_rules(project))
-
-
-def read_rules(project: str) -> bytes | None:
-    """The project's rules.md, None where there is none. ConfigUnreadable as in `read_source`."""
-    return _read(paths.rules_file(project), RULES_LIMIT)
+    return Source(project, config, _read(paths.rules_file(project), RULES_LIMIT))
 
 
 def _read(path: str, limit: int) -> bytes | None:
@@ -106,7 +101,7 @@ def edited(source: Source | None, project: str, change: Callable[[list[Any]], No
     data = _to_bytes(raw)
     if len(data) > CONFIG_LIMIT:
         raise SchedulerError("the config would pass 16 MB", "remove tasks first")
-    return Source(project, data, source.rules if source else read_rules(project))
+    return Source(project, data, source.rules if source else _read(paths.rules_file(project), RULES_LIMIT))
 
 
 def _to_bytes(raw: dict[str, Any]) -> bytes:

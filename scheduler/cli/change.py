@@ -1,0 +1,97 @@
+"""The one way in which the command line changes a project's tasks.
+
+Under the lock of the trust store: only an approved config is edited; the new bytes are approved before they are
+written, so that the runner never sees a config of ours that is not approved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from scheduler.cli.context import Context
+from scheduler.core.models import iso
+from scheduler.core.parse import Config, trigger_digest
+from scheduler.disk import glance, paths
+from scheduler.errors import NotTrusted, SchedulerError
+from scheduler.execution import overview
+from scheduler.runner import control
+from scheduler.store import config, trust
+from scheduler.store.config import ConfigAbsent, Source
+from scheduler.store.state import State
+
+Known = dict[str, trust.Project]
+
+
+def change(context: Context, root: str, edit: Callable[[list[Any]], None]) -> Config:
+    """Edit the raw tasks of a project; the new config.
+
+    The first change makes the config; whoever types it is its author, so it is approved, but nothing runs until
+    `enable`. SchedulerError, and nothing changed, when the config at hand is not approved or the new one has errors
+    that the old one had not.
+    """
+    with trust.lock(context.paths):
+        known = trust.read(context.paths)
+        before = _approved_source(known, root)
+        after = config.edited(before, root, edit)
+        parsed = after.parse()
+        _refuse_new_problems(before, parsed, paths.config_file(root))
+        known.setdefault(root, trust.Project(root, False, "", None, ""))
+        if before is not None or _are_ours(after.rules, known[root]):
+            known = trust.approved(known, after, iso(context.now))
+        trust.write(context.paths, known)
+        config.write(after, before)
+        take_in(context, known[root], parsed)
+    tell(context, root)
+    return parsed
+
+
+def _approved_source(known: Mapping[str, trust.Project], root: str) -> Source | None:
+    try:
+        source = config.read_source(root)
+    except ConfigAbsent:
+        return None
+    if root not in known or not known[root].approves(source):
+        raise NotTrusted(
+            "the config is not one that you approved, so it is not edited",
+            "look at it and approve it first: 'enable'",
+        )
+    return source
+
+
+def _are_ours(rules: bytes | None, project: trust.Project) -> bool:
+    # A clone can carry a rules.md without a config: the first `add` must not approve it unseen.
+    return rules is None or rules.decode("utf-8", "replace") in [approval.rules for approval in project.approvals]
+
+
+def _refuse_new_problems(before: Source | None, after: Config, file: str) -> None:
+    old = {(problem.task, problem.message) for problem in before.parse().problems} if before else set()
+    for problem in after.problems:
+        if not problem.warning and (problem.task, problem.message) not in old:
+            raise SchedulerError(problem.text(file), "nothing was changed")
+
+
+def take_in(context: Context, project: trust.Project, parsed: Config) -> None:
+    """Put an approved config's tasks into the state, where new ones begin to count; off while the project is."""
+    state = State(context.paths.state_db, context.now)
+    try:
+        tasks = [(task.id, trigger_digest(task), task.enabled and project.enabled) for task in parsed.tasks]
+        state.sync(project.root, tasks, context.now)
+    finally:
+        state.close()
+
+
+def tell(context: Context, root: str) -> None:
+    """Make a change known: the living runner looks again and tells the hooks; without one the hooks are told here."""
+    try:
+        if control.request(context.paths, {"verb": "reload"}) is not None:
+            return
+    except SchedulerError:
+        pass  # it will see for itself: it looks at every config once a second
+    trusted = trust.read(context.paths).get(root)
+    state = State(context.paths.state_db, context.now)
+    try:
+        states = state.tasks(root)
+    finally:
+        state.close()
+    glance.update(context.paths.glance, root, overview.entry(root, trusted, states, 0, context.now))

@@ -1,0 +1,116 @@
+"""One project as the files tell it: its config and whether it is approved, what the runner knows, what ran last."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from scheduler.cli.context import Context
+from scheduler.core.models import Task
+from scheduler.core.parse import Config
+from scheduler.core.schedule import next_occurrence
+from scheduler.errors import SchedulerError
+from scheduler.execution import overview
+from scheduler.store import config, trust
+from scheduler.store.config import ConfigAbsent, Source
+from scheduler.store.state import State, TaskState
+
+
+@dataclass(frozen=True)
+class View:
+    """What is so. `config` is None, and `problem` says why, where the file cannot be used as a whole."""
+
+    root: str
+    now: datetime
+    trusted: trust.Project | None = None
+    source: Source | None = None
+    config: Config | None = None
+    problem: SchedulerError | None = None
+    states: dict[str, TaskState] = field(default_factory=dict)
+
+    @property
+    def enabled(self) -> bool:
+        """Whether the runner is to serve the project."""
+        return self.trusted is not None and self.trusted.enabled
+
+    @property
+    def approved(self) -> bool:
+        """Whether exactly this config was approved."""
+        return self.trusted is not None and self.source is not None and self.trusted.approves(self.source)
+
+    @property
+    def absent(self) -> bool:
+        """Whether there is no config at all."""
+        return isinstance(self.problem, ConfigAbsent)
+
+    def usable(self) -> Config:
+        """The config, or the error that says why there is none."""
+        if self.config is None:
+            assert self.problem is not None
+            raise self.problem
+        return self.config
+
+    def done(self, task_id: str) -> bool:
+        """Whether the task has run for the last time."""
+        state = self.states.get(task_id)
+        return state is not None and state.done_at is not None
+
+    def added_at(self, task_id: str) -> datetime:
+        """When the task's trigger began to count."""
+        state = self.states.get(task_id)
+        return state.added_at if state is not None else self.now
+
+    def next_run(self, task: Task) -> datetime | None:
+        """When the task would run next; None when it never will, or is off."""
+        if not task.enabled or self.done(task.id):
+            return None
+        return next_occurrence(task.trigger, self.now, added_at=self.added_at(task.id))
+
+    def standing(self, task: Task) -> str:
+        """`on`, `off` or `done`."""
+        return "done" if self.done(task.id) else "on" if task.enabled else "off"
+
+    def why_idle(self) -> tuple[str, str] | None:
+        """Why nothing runs in this project, and what to do; None where it is served."""
+        if self.problem is not None:
+            return self.problem.message, self.problem.hint
+        if not self.enabled:
+            return "this project is not enabled: nothing runs", "look at its tasks and let them run: 'enable'"
+        if not self.approved:
+            return (
+                "the config is not the one that was approved: nothing runs",
+                "look at what changed and approve it: 'enable'",
+            )
+        return None
+
+
+def look(context: Context, root: str) -> View:
+    """The project at `root` as it is now. Raises only where the user's own files are damaged."""
+    trusted = trust.read(context.paths).get(root)
+    states = task_states(context, root)
+    try:
+        source = config.read_source(root)
+    except SchedulerError as error:
+        return View(root, context.now, trusted, problem=error, states=states)
+    try:
+        return View(root, context.now, trusted, source, source.parse(), states=states)
+    except SchedulerError as error:
+        return View(root, context.now, trusted, source, problem=error, states=states)
+
+
+def task_states(context: Context, root: str) -> dict[str, TaskState]:
+    """What the runner knows of the project's tasks; looking makes no file."""
+    if not os.path.exists(context.paths.state_db):
+        return {}
+    state = State(context.paths.state_db, context.now)
+    try:
+        return state.tasks(root)
+    finally:
+        state.close()
+
+
+def last_runs(root: str) -> dict[str, dict[str, Any]]:
+    """The latest record of each task, by its id, as far as the end of the history tells."""
+    return {run["taskId"]: run for run in overview.recent_runs(root)}
