@@ -83,9 +83,8 @@ def dumps(value: object) -> str:
 
 
 def _text(data: bytes | str) -> str:
-    if isinstance(data, str):
-        return data
-    return data.decode("utf-8-sig")
+    text = data if isinstance(data, str) else data.decode()
+    return text[1:] if text[:1] == "\ufeff" else text  # the codec utf-8-sig would be one more import
 
 
 def _skip(text: str, at: int) -> int:

@@ -1,0 +1,98 @@
+"""What SessionStart does: says how things stand, and sees to it that an enabled project has a runner.
+
+Hook-safe, Python 3.9 syntax.
+"""
+
+from __future__ import annotations
+
+import os
+
+import scheduler
+from scheduler.disk import files, glance
+from scheduler.disk.paths import Paths
+from scheduler.hooks import greeting, place, seen, tasks, wake
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+REFRESH_AGAIN = 600  # s
+
+
+def answer(event: dict[str, Any], env: Mapping[str, str], now: float) -> dict[str, Any] | None:
+    """What the client is told at the start of a session; None inside a scheduled run and where there are no tasks."""
+    where = None if env.get("SCHEDULER_RUN_ID") else place.of_event(event, env)
+    if where is None:
+        return None
+    paths = Paths(env)
+    known = glance.read(paths.glance) or {}
+    entry = known.get("projects", {}).get(where.project, {})
+    goes_on = event.get("source") in ("clear", "compact")
+    if not entry.get("enabled"):
+        waiting, _ = tasks.wanted(where.project)
+        said = greeting.offer(waiting, set_up=wake.runtime(paths) is not None)
+        return {"systemMessage": said} if waiting and not goes_on else None
+    return _enabled(event, env, now, paths, where.project, known)
+
+
+def _enabled(
+    event: Mapping[str, Any], env: Mapping[str, str], now: float, paths: Paths, project: str, known: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    entry = known["projects"][project]
+    before = seen.load(paths, project)
+    after = dict(before)
+    runner, update = _see_to_runner(paths, env, known, after, now)
+    runs = [run for run in greeting.recent(entry) if run["run"] not in seen.shown(before)]
+    lines = [greeting.news(runs, greeting.number(before, "at"), now)]
+    if event.get("source") in ("clear", "compact"):  # the session goes on: only what is new
+        lines += greeting.matters(entry) if lines[0] else []
+    else:
+        left = greeting.reminder(greeting.number(before, "waiting"), greeting.number(before, "reminded"), now)
+        lines = [greeting.state(entry, runner, now), *lines, *greeting.matters(entry), update, left]
+        after.pop("waiting", None)
+    lines = [line for line in lines if line][: greeting.LINES]
+    if not env.get("CLAUDE_CODE_ENTRYPOINT", "").startswith("sdk"):  # with -p nobody sees it
+        after.update(at=now, shown=[run["run"] for run in greeting.recent(entry)])
+    if after != before:
+        seen.save(paths, project, after)
+    if not entry.get("active") and len(lines) < 2 and not greeting.is_suspended(entry):
+        return None
+    context = greeting.context(entry, runs, now)
+    reply: dict[str, Any] = {"hookSpecificOutput": {"hookEventName": "SessionStart", "additionalContext": context}}
+    return {"systemMessage": "\n".join(lines), **reply} if lines else reply
+
+
+def _see_to_runner(
+    paths: Paths, env: Mapping[str, str], known: Mapping[str, Any], memory: dict[str, Any], now: float
+) -> tuple[str, str]:
+    """Start a runner where none lives, a set-up where the plugin is newer. The runner's state, a line on the set-up."""
+    found = wake.runtime(paths)
+    usable = found is not None and found.usable
+    state = "alive"
+    if not wake.is_alive(paths):
+        woken = greeting.number(memory, "woken")
+        # A runner that comes up writes the glance within a second.
+        failed = woken and now - woken > 10 and greeting.number(known, "writtenAt") < woken
+        state = "missing" if not usable else "failed" if failed else "starting"
+        if found is not None and usable:
+            files.make_folder(paths.state)
+            wake.start(found, env, paths.runner_log)
+            memory["woken"] = now
+    if found is None or not usable or not _is_newer(scheduler.__version__, found.version):
+        return state, ""
+    if now - greeting.number(memory, "refreshed") > REFRESH_AGAIN:
+        memory["refreshed"] = now
+        wake.refresh(_root(), env, paths.hooks_log)
+    return state, f"Updating the scheduler to {scheduler.__version__} in the background."
+
+
+def _is_newer(one: str, other: str) -> bool:
+    try:
+        return [int(part) for part in one.split(".")] > [int(part) for part in other.split(".")]
+    except ValueError:
+        return False
+
+
+def _root() -> str:
+    return os.path.dirname(os.path.dirname(os.path.abspath(scheduler.__file__)))

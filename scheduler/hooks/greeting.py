@@ -1,0 +1,198 @@
+"""The words of SessionStart: for the user at most six lines, for the model at most sixty words. Pure.
+
+All that is said comes from glance.json and is checked here: ids have their closed form, other text is made plain.
+Hook-safe, Python 3.9 syntax.
+"""
+
+from __future__ import annotations
+
+import time
+
+from scheduler.disk import paths
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import Any
+
+    Items = list[Mapping[str, Any]]
+
+LINES = 6
+WORDS = 60
+TAG = "[claude-scheduler]"
+_HEX = frozenset("0123456789abcdef")
+
+
+def offer(tasks: int, *, set_up: bool) -> str:
+    """For a project that has tasks and is not enabled."""
+    if set_up:
+        return f"Scheduler: {_tasks(tasks)} here not enabled. /scheduler:enable shows what would run and turns it on."
+    return f"Scheduler: {_tasks(tasks)} here not enabled. /scheduler:enable sets the scheduler up and turns them on."
+
+
+def state(entry: Mapping[str, Any], runner: str, now: float) -> str:
+    """The first line. `runner`: `alive`, `starting`, `failed` (did not come up last time) or `missing` (no set-up)."""
+    if is_suspended(entry):
+        why = plain(entry.get("suspended") or "its config is not the one that was approved", 160)
+        verb = "status says more" if entry.get("trusted") else "enable shows what changed"
+        return f"Scheduler: suspended, {why}. /scheduler:{verb}."
+    parts = [f"{_count(number(entry, 'active'), 'task')} active"]
+    for item in coming(entry):
+        at = number(item, "at")
+        parts.append(f"next {item['task']} {when(at, now)}" if at > now else f"{item['task']} is due")
+    if runner == "alive":
+        running = number(entry, "running")
+        return ", ".join(["Scheduler: on", *parts, *([f"{running:.0f} running now"] if running else [])])
+    how = {
+        "starting": "its runner was not running and is being started.",
+        "failed": "its runner did not come up last time and is being started again: /scheduler:status.",
+        "missing": "its set-up is gone: /scheduler:status makes it again.",
+    }[runner]
+    return f"Scheduler: {', '.join(parts)}; {how}"
+
+
+def is_suspended(entry: Mapping[str, Any]) -> bool:
+    """Whether nothing of the project runs, though it is enabled."""
+    return not entry.get("trusted") or bool(entry.get("suspended"))
+
+
+def news(runs: Items, since: float, now: float) -> str:
+    """What ran, as a line; empty where nothing did."""
+    if not runs:
+        return ""
+    good = [run for run in runs if run.get("status") == "success"]
+    bad = [run for run in runs if run.get("status") in ("failure", "timeout")]
+    parts = []
+    if good:
+        parts.append(f"{_count(len(good), 'run')} ok")
+    if bad:
+        parts.append(f"{len(bad)} failed ({_names(bad)})")
+    cost = sum(number(run, "costUsd") for run in runs)
+    if cost >= 0.005:
+        parts.append(f"${cost:.2f}")
+    start = f"Since {moment(since, now)}" if since else "Lately"
+    return f"{start}: {', '.join(parts)}" if good or bad else ""
+
+
+def matters(entry: Mapping[str, Any]) -> list[str]:
+    """What needs a person: one line for each kind."""
+    by_kind: dict[str, Items] = {}
+    for item in _whole(entry, "open"):
+        by_kind.setdefault(str(item.get("kind")), []).append(item)
+    lines = []
+    failed = by_kind.get("failed")
+    if failed:
+        one = len(failed) == 1
+        task, run = (failed[0]["task"], failed[0]["run"]) if one else ("TASK", "RUN")
+        lines.append(f"Failed: {_runs(failed)}. Why: /scheduler:logs {task}. Keep its work: /scheduler:adopt {run}")
+    review = by_kind.get("review")
+    if review:
+        lines.append(f"To review: {_count(len(review), 'branch', 'branches')}, {_runs(review)}. /scheduler:status")
+    rest = []
+    if "usage-limit" in by_kind:
+        rest.append(f"waiting for the usage limit: {_names(by_kind['usage-limit'])}")
+    if "kept-worktree" in by_kind:
+        rest.append(f"a worktree that could not be saved: {_runs(by_kind['kept-worktree'])}")
+    if any(item.get("kind") == "config" for item in _items(entry, "open")):
+        rest.append("a task with an error in its config")
+    if rest:
+        lines.append(f"Also: {'; '.join(rest)}. /scheduler:status")
+    return lines
+
+
+def reminder(waiting: float, at: float, now: float) -> str:
+    """What SessionEnd could not say aloud."""
+    return f"When you left ({moment(at, now)}), {_count(waiting, 'task')} had nobody to run them." if waiting else ""
+
+
+def context(entry: Mapping[str, Any], runs: Items, now: float) -> str:
+    """Facts for the model. No free text is among them."""
+    if is_suspended(entry):
+        return f"{TAG} This project has scheduled tasks; they are suspended until the user looks at /scheduler:status."
+    said = [f"{TAG} This project has {_count(number(entry, 'active'), 'active scheduled task')}."]
+    for item in coming(entry):
+        clock = time.strftime("%Y-%m-%d %H:%M", time.localtime(number(item, "at")))
+        said.append(f"Next: {item['task']}, {clock}.")
+    bad = [run for run in runs if run.get("status") in ("failure", "timeout")]
+    if bad:
+        said.append(f"Failed since the last session: {_names(bad)}.")
+    review = [item for item in _items(entry, "open") if item.get("kind") == "review"]
+    if review:
+        said.append(f"{_count(len(review), 'branch', 'branches')} of finished runs not merged yet.")
+    said.append("The user sees more with /scheduler:status.")
+    return " ".join(" ".join(said).split()[:WORDS])
+
+
+def recent(entry: Mapping[str, Any]) -> Items:
+    """The ended runs that the glance knows, each with a valid task and run."""
+    return _whole(entry, "recent")
+
+
+def coming(entry: Mapping[str, Any]) -> Items:
+    """The next occurrence, if one is known."""
+    return [item for item in _items(entry, "next") if item.get("task")][:1]
+
+
+def number(item: Mapping[str, Any], name: str) -> float:
+    """A number of the item that can be a count, a cost or a moment; else 0."""
+    value = item.get(name)
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 2e11 else 0
+
+
+def plain(text: object, limit: int) -> str:
+    """Text as one line of printable characters: no controls, no marks that turn the direction of writing."""
+    kept = "".join(char if char.isprintable() else " " for char in str(text))
+    return " ".join(kept.split())[:limit]
+
+
+def moment(at: float, now: float) -> str:
+    """A moment as people say it: 18:02, Fri 18:02, 2026-11-20 18:02."""
+    then, today = time.localtime(at), time.localtime(now)
+    if then[:3] == today[:3]:
+        return time.strftime("%H:%M", then)
+    return time.strftime("%a %H:%M" if abs(at - now) < 6 * 86400 else "%Y-%m-%d %H:%M", then)
+
+
+def when(at: float, now: float) -> str:
+    """A coming moment, with the time until then where that is short."""
+    minutes = round((at - now) / 60)
+    if minutes < 90:
+        return f"at {moment(at, now)} (in {max(minutes, 1)} min)"
+    return f"at {moment(at, now)}" + (f" (in {round(minutes / 60)} h)" if minutes < 36 * 60 else "")
+
+
+def _items(entry: Mapping[str, Any], name: str) -> Items:
+    found = entry.get(name)
+    return [item for item in found if _is_sound(item)] if isinstance(found, list) else []
+
+
+def _whole(entry: Mapping[str, Any], name: str) -> Items:
+    return [item for item in _items(entry, name) if item.get("run") and item.get("task")]
+
+
+def _is_sound(item: object) -> bool:
+    if not isinstance(item, dict):
+        return False
+    task, run = item.get("task"), item.get("run")
+    sound_task = task is None or (isinstance(task, str) and paths.is_task_id(task))
+    return sound_task and (run is None or (isinstance(run, str) and len(run) == 8 and _HEX.issuperset(run)))
+
+
+def _names(items: Iterable[Mapping[str, Any]]) -> str:
+    return _some(list(dict.fromkeys(str(item.get("task")) for item in items)))
+
+
+def _runs(items: Iterable[Mapping[str, Any]]) -> str:
+    return _some([f"{item.get('task')} {item.get('run')}" for item in items])
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _count(count: float, one: str, many: str = "") -> str:
+    return f"{count:.0f} {one if count == 1 else many or one + 's'}"
+
+
+def _tasks(count: int) -> str:
+    return f"{_count(count, 'task')} {'is' if count == 1 else 'are'}"

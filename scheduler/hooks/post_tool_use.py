@@ -1,0 +1,16 @@
+"""PostToolUse: notes which file a tool changed. Prints nothing; exits 0 whatever happens."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    sys.path.insert(0, __file__.rpartition("/scheduler/hooks/")[0])
+    from scheduler.hooks import change, wire
+
+    wire.run("post_tool_use", change.note)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,16 @@
+"""SessionEnd: reminds of tasks that nobody will run. Prints one JSON object or nothing; exits 0 whatever happens."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    sys.path.insert(0, __file__.rpartition("/scheduler/hooks/")[0])
+    from scheduler.hooks import parting, wire
+
+    wire.run("session_end", parting.answer)
+
+
+if __name__ == "__main__":
+    main()
