@@ -51,9 +51,9 @@ RHYTHMS = (
     "15 * * * 0",
     "*/10 23 L * *",
 )
-# Steps that do not begin with `*`. To us a step makes a rhythm wherever it stands (reliability over letters: `0-59/15`
-# is `*/15`); cronsim, like cron, looks for a leading `*` alone and takes these for times of day. Beside each stands
-# the list of the same times, which is one to both.
+# Steps that do not begin with `*`. To us a step makes a rhythm wherever it stands (`0-59/15` is `*/15`); cronsim, like
+# cron, looks for a leading `*` alone and takes these for times of day. Beside each stands the list of the same times,
+# which both take for such.
 STEPS = (
     ("5/15 2 * * *", "5,20,35,50 2 * * *"),
     ("0 0-23/3 * * *", "0 0,3,6,9,12,15,18,21 * * *"),
