@@ -81,7 +81,8 @@ class Steps:
         """One of the task's own commands, in the run's folder; what it says goes to the logs, under `label`."""
         self.log.say(f"{label}: {command.splitlines()[0]}")
         readers = {"stdout": Lines(), "stderr": Lines()}
-        outcome = await self._process([SHELL, "-c", command], b"", lambda name, data: readers[name].feed(data), None)
+        stall = self._order.task.execution.stall_timeout
+        outcome = await self._process([SHELL, "-c", command], b"", lambda name, data: readers[name].feed(data), stall)
         for name, reader in readers.items():
             self.log.lines(name, reader.end())
         return outcome
@@ -148,14 +149,18 @@ class Steps:
         stall: float | None,
     ) -> agent.Outcome:
         left = max(self._deadline - asyncio.get_running_loop().time(), 0.001)
-        return await agent.carry_out(
+        outcome = await agent.carry_out(
             self._shop.pool,
             agent.AgentSpec(argv, self._folder, self.env, stdin, GRACE),
-            agent.Limits(left, stall or self._order.task.execution.stall_timeout),
+            agent.Limits(left, stall),
             lambda name, data: self.log.lines(name, feed(name, data)),
             self._cancel,
             self._started,
         )
+        if outcome.stopped == "timeout":  # the limit that the task names, not what was left of it
+            limit = self._order.task.execution.timeout
+            return replace(outcome, detail=f"the run took longer than its timeout of {limit} s")
+        return outcome
 
     def _started(self, started: agent.StartedAgent) -> None:
         process = {"pid": started.supervisor_pid, "started": started.supervisor_started}
