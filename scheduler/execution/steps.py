@@ -81,8 +81,7 @@ class Steps:
         """One of the task's own commands, in the run's folder; what it says goes to the logs, under `label`."""
         self.log.say(f"{label}: {command.splitlines()[0]}")
         readers = {"stdout": Lines(), "stderr": Lines()}
-        stall = self._order.task.execution.stall_timeout
-        outcome = await self._process([SHELL, "-c", command], b"", lambda name, data: readers[name].feed(data), stall)
+        outcome = await self._process([SHELL, "-c", command], b"", lambda name, data: readers[name].feed(data))
         for name, reader in readers.items():
             self.log.lines(name, reader.end())
         return outcome
@@ -123,7 +122,7 @@ class Steps:
         self.log.say(f"run: {os.path.basename(argv[0])} {' '.join(argv[1:6])}")
         reader, errors = ResultReader(), Lines()
         feeds: dict[str, Callable[[bytes], list[str]]] = {"stdout": reader.feed, "stderr": errors.feed}
-        outcome = await self._process(argv, prompt, lambda name, data: feeds[name](data), execution.stall_timeout)
+        outcome = await self._process(argv, prompt, lambda name, data: feeds[name](data))
         self.log.lines("stdout", reader.end())
         self.log.lines("stderr", errors.end())
         report = reader.report()
@@ -146,13 +145,12 @@ class Steps:
         argv: Sequence[str],
         stdin: bytes,
         feed: Callable[[str, bytes], list[str]],
-        stall: float | None,
     ) -> agent.Outcome:
         left = max(self._deadline - asyncio.get_running_loop().time(), 0.001)
         outcome = await agent.carry_out(
             self._shop.pool,
             agent.AgentSpec(argv, self._folder, self.env, stdin, GRACE),
-            agent.Limits(left, stall),
+            agent.Limits(left, self._order.task.execution.stall_timeout),
             lambda name, data: self.log.lines(name, feed(name, data)),
             self._cancel,
             self._started,
