@@ -195,12 +195,15 @@ def _sweeper(file: str) -> None:
     process.become_subreaper()
     env = {"PATH": os.environ["PATH"]}
     detached = process.spawn_detached(["sleep", str(LIFETIME)], env=env)
-    if os.fork() == 0:
+    parent = os.fork()
+    if parent == 0:
         os.setsid()
         _child(file, "orphan")
         _child(file, "dead orphan", lambda: os._exit(0))
         os._exit(0)
+    os.waitpid(parent, 0)
     wait_for(Path(file), 1)
+    until(lambda: len(_zombies()) == 1, "the dead orphan")
 
     def commands(number: int) -> None:
         for _ in range(20):
@@ -219,14 +222,14 @@ def _sweeper(file: str) -> None:
     os.kill(detached, signal.SIGKILL)
     until(lambda: process.start_time(detached) is None, "the end of what was detached")
     process.reap_orphans()
-    assert not process.descendants(os.getpid()) and not list(_zombies()), "something was left"
+    assert not process.descendants(os.getpid()) and not _zombies(), "something was left"
     print("ok", flush=True)
 
 
 def _zombies() -> list[int]:
     from scheduler.execution import tree as table
 
-    return [row.pid for row in table.table().values() if row.parent == os.getpid()]
+    return [row.pid for row in table.table().values() if row.parent == os.getpid() and not row.alive]
 
 
 if __name__ == "__main__":

@@ -105,6 +105,8 @@ async def carry_out(
         while not work.done():
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait((work,))
+        if not work.cancelled():
+            work.exception()  # Seen: the cancel is what the caller hears of.
         raise
 
 

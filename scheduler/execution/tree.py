@@ -88,14 +88,16 @@ def _table_without_proc() -> dict[int, Process]:
     import subprocess
 
     words = ["ps", "-axo", "pid=,ppid=,pgid=,stat="]
-    lines = subprocess.run(words, stdout=subprocess.PIPE, check=True).stdout.decode().splitlines()
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as ps:
+        lines = ps.communicate()[0].decode().splitlines()
     found = {}
-    for line in lines:
-        pid, parent, group, state = line.split()[:4]
+    for pid, parent, group, state in (line.split()[:4] for line in lines):
         try:
             session = os.getsid(int(pid))
-        except OSError:
+        except ProcessLookupError:  # Gone, as `ps` itself is, which would pass for a child of ours.
             continue
+        except PermissionError:
+            session = 0
         found[int(pid)] = Process(int(pid), int(parent), int(group), session, not state.startswith("Z"), 0)
     return found
 

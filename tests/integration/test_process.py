@@ -215,6 +215,7 @@ def test_without_proc_the_table_comes_from_ps(monkeypatch: pytest.MonkeyPatch) -
             monkeypatch.setattr(tree, "table", way)
             family = {row.pid: row for row in tree.family(os.getpid())}
             assert family[child.pid].parent == os.getpid()
+            assert "ps" not in {Path(f"/proc/{pid}/comm").read_text().strip() for pid in family}
             (below,) = tree.family(child.pid)
             assert (below.parent, below.group, below.session, below.alive) == (child.pid,) * 3 + (True,)
     finally:
