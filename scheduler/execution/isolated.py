@@ -75,6 +75,7 @@ class Isolated:
             open_branches = await asyncio.to_thread(git.unmerged_branches, tree.project.root, self._shop.env)
             if any(b.startswith(begin) and refs.is_run_branch(b) for b in open_branches):
                 self.skip = Reason.OPEN_REVIEW
+                return record
         return record.evolve(worktree_path=str(tree.path), worktree_branch=tree.branch, base_commit=tree.base)
 
     async def create(self, notes: list[str]) -> None:
@@ -147,15 +148,15 @@ class Isolated:
             return None
         return "the run changed the main checkout: " + "; ".join(attributed[:10])
 
-    async def push(self, notes: list[str]) -> bool:
-        """Push the kept branch; False, with a note, where it was refused."""
+    async def push(self, final: Record) -> Record:
+        """Push the kept branch; the record with what came of it."""
         remote = self._order.task.execution.worktree.remote_name
         try:
             await asyncio.to_thread(branches.push, self.tree, remote)
         except SchedulerError as error:
-            notes.append(f"not pushed: {error.message}")
-            return False
-        return True
+            note = f"not pushed, the branch is kept here: {error.message}"
+            return final.evolve(worktree_pushed=False, notes=(*(final.notes or ()), note))
+        return final.evolve(worktree_pushed=True)
 
     async def settle(self, final: Record) -> Record:
         """What the end of the run means for its worktree and branch: `final` with what became of them."""

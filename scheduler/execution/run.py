@@ -96,6 +96,9 @@ class _Run:
             self._notes += [violation] if violation else []
         final = self._final(steps, ended)
         self._shop.update(final.id, phase="ended", record=final.to_json())
+        if final.commit is not None and self._order.task.execution.worktree.push:
+            # Only now: a crash while it is pushed leaves a success on record, never a pushed branch of a failed run.
+            final = await where.push(final)
         return await where.settle(final)
 
     async def _work(self, steps: Steps) -> Ended:
@@ -141,8 +144,6 @@ class _Run:
         if not changed:
             return Ended(Verdict(Status.SUCCESS, Reason.NO_CHANGES), ended.exit_code, ended.report)
         self._record = self._record.evolve(**where.kept())
-        if self._order.task.execution.worktree.push:
-            self._record = self._record.evolve(worktree_pushed=await where.push(self._notes))
         return ended
 
     def _steps(self, folder: Path) -> Steps:
