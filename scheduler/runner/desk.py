@@ -21,14 +21,13 @@ from scheduler.errors import SchedulerError
 from scheduler.execution import aftermath, run
 from scheduler.execution.agent import SupervisorPool
 from scheduler.runner.due import claim_due, new_record
+from scheduler.runner.ledger import Ledger
 from scheduler.runner.projects import Projects
 from scheduler.runner.publish import Publisher
 from scheduler.runner.served import Served
-from scheduler.store import history
 from scheduler.store.state import State
 
 log = logging.getLogger("scheduler")
-AGAIN = 30.0  # seconds between tries to write a record that could not be written
 
 
 @dataclass
@@ -69,9 +68,9 @@ class Desk:
         self._shop = run.Workshop(paths, pool, dict(env), now, state.update_run)
         self.mark = RunnerMark(host=socket.gethostname(), pid=os.getpid(), version=__version__)
         self._publisher = Publisher(paths, projects, self.mark, now())
+        self.ledger = Ledger(paths, state, projects)
         self.queue: list[Queued] = []
         self.going: dict[str, Underway] = {}
-        self.unwritten: list[Record] = []
         self.wake = asyncio.Event()
         self._served: dict[str, int] = {}
         self._sweeping: asyncio.Task[None] | None = None
@@ -161,7 +160,7 @@ class Desk:
             log.exception("run %s ended by a bug", record.id)
             final = await self._rescue(record, error)
         del self.going[record.id]
-        self.close_record(final, task=order.task)
+        self.close_record(final)
         self.sweep()
         self.wake.set()
 
@@ -180,38 +179,15 @@ class Desk:
 
     # On record
 
-    def close_record(self, record: Record, task: Task | None = None) -> None:
-        """Put a final record into the history and forget the run; one that cannot be written is kept and tried again."""
-        self._state.update_run(record.id, phase="ended", record=record.to_json())
-        if not self._write(record):
-            self.unwritten.append(record)
+    def close_record(self, record: Record) -> None:
+        """Put a final record on file, and queue another attempt if its task is to have one."""
+        served = self._projects.served.get(record.project)
+        task = served.tasks.get(record.task_id) if served else None
+        if not self.ledger.close(record) or task is None or record.completed_at is None:
             return
-        again = None
-        if task is not None and record.completed_at is not None:
-            again = lifecycle.retry_at(task, record.status, record.reason, record.attempt, record.completed_at)
-        if again is not None and task is not None:
+        again = lifecycle.retry_at(task, record.status, record.reason, record.attempt, record.completed_at)
+        if again is not None:
             self._retry(record, task, again)
-        failed = None if record.status is Status.SKIPPED else record.status is not Status.SUCCESS
-        self._state.finish(record.id, record.project, record.task_id, failed=failed)
-
-    def forget(self, record: Record) -> None:
-        """A run whose final record is in the history already."""
-        self._state.finish(record.id, record.project, record.task_id, failed=None)
-
-    def _write(self, record: Record) -> bool:
-        try:
-            history.append(self._paths, record)
-        except OSError as error:
-            log.error("history not written: %s (%s)", error.strerror, error.filename)
-            asyncio.get_running_loop().call_later(AGAIN, self._write_again)
-            return False
-        self._projects.changed.add(record.project)
-        return True
-
-    def _write_again(self) -> None:
-        unwritten, self.unwritten = self.unwritten, []
-        for record in unwritten:
-            self.close_record(record)
 
     def _retry(self, record: Record, task: Task, at: datetime) -> None:
         moment = record.scheduled_for or record.started_at

@@ -13,7 +13,7 @@ import resource
 import signal
 import sys
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from scheduler import __version__
@@ -24,14 +24,16 @@ from scheduler.execution import process
 from scheduler.execution.agent import SupervisorPool
 from scheduler.runner import control, recovery
 from scheduler.runner.desk import Desk
+from scheduler.runner.installation import was_uninstalled
 from scheduler.runner.projects import Projects
 from scheduler.store.state import State
 
 log = logging.getLogger("scheduler")
 POLL = 1.0  # seconds between two looks at the configs and the wall clock
 IDLE_EXIT = 60.0  # seconds with no project enabled and no run under way, after which the runner ends
+CLOCK_SLACK = timedelta(minutes=1)  # a clock that is put right by less is no news
+INSTALLATION_CHECK = 20.0  # seconds between two looks at whether the plugin is still installed
 LOCK_PATIENCE = 1.0
-LOG_LIMIT = 10 * 1024 * 1024
 
 
 def wall_clock() -> datetime:
@@ -55,14 +57,18 @@ class Runner:
         self.env = env
         self.stopping = False
         self._idle_since: float | None = None
+        self._looked = now()
+        self._next_check = 0.0
 
     async def work(self) -> None:
         """Serve until told to stop. The caller holds the lock and listens already."""
         self.pool.start()
         try:
+            await self.projects.refresh(self.now())
             await recovery.recover(self.paths, self.env, self.state, self.desk, self.now)
             while not self._over():
                 self.desk.wake.clear()
+                self._watch()
                 await self.projects.refresh(self.now())
                 self.desk.fire(self.now())
                 if not self.stopping:
@@ -73,6 +79,20 @@ class Runner:
             await self.desk.close()
             await self.pool.close()
             self.state.close()
+
+    def _watch(self) -> None:
+        """See what may happen to a process that lives for months: a clock set back, a plugin taken away."""
+        now = self.now()
+        if self._looked - now > CLOCK_SLACK:
+            log.warning("the clock went back from %s to %s", self._looked, now)
+            self.projects.forget_stamps()
+        self._looked = now
+        time = asyncio.get_running_loop().time()
+        if time >= self._next_check and not self.stopping:
+            self._next_check = time + INSTALLATION_CHECK
+            if was_uninstalled(self.env):
+                log.info("the plugin was uninstalled")
+                self.stop()
 
     async def _sleep(self) -> None:
         nearest = self.projects.nearest()

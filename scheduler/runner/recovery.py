@@ -56,7 +56,7 @@ async def _settle(paths: Paths, env: Mapping[str, str], row: RunRow, desk: Desk,
         log.warning("run %s of %s was interrupted; it is on record as %s", record.id, record.task_id, record.status)
         desk.close_record(record)
     else:
-        desk.forget(record)
+        desk.ledger.forget(record)
 
 
 async def _settle_unknown(

@@ -13,13 +13,14 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from scheduler.disk import files
 from scheduler.errors import SchedulerError
 
 SCHEMA = 1
+AHEAD = timedelta(days=1)  # a watermark further in the future was set by a wrong clock
 _CREATE = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE claims (
@@ -135,9 +136,15 @@ class State:
                     )
                 elif enabled != (before[1] is not None):
                     db.execute(
-                        "UPDATE tasks SET active_since=?, handled_until=max(handled_until, ?) WHERE project=? AND task=?",
+                        "UPDATE tasks SET active_since=?, handled_until=max(handled_until, ?)"
+                        " WHERE project=? AND task=?",
                         (since, at, project, task),
                     )
+            # A clock that was far ahead and was put right: claims keep what ran from running again.
+            db.execute(
+                "UPDATE tasks SET handled_until=? WHERE project=? AND handled_until>?",
+                (at, project, utc(now + AHEAD)),
+            )
             db.executemany("DELETE FROM tasks WHERE project=? AND task=?", [(project, task) for task in known])
 
     def suspend(self, project: str) -> None:

@@ -271,3 +271,15 @@ def test_the_glance_tells_what_the_hooks_need(own: Rig) -> None:
     assert (entry["enabled"], entry["trusted"], entry["tasks"], entry["active"]) == (True, True, 2, 2)
     own.stop()
     assert json.loads(Path(own.paths.glance).read_text())["runner"] is None
+
+
+def test_the_runner_of_a_plugin_ends_when_the_plugin_is_uninstalled(tmp_path: Path) -> None:
+    plugins = tmp_path / "plugins"
+    plugins.mkdir()
+    (plugins / "installed_plugins.json").write_text(json.dumps({"version": 2, "plugins": {}}))
+    extra = {"SCHEDULER_STARTED_BY": "plugin", "SCHEDULER_PLUGIN_DATA": str(plugins / "data" / "scheduler-market")}
+    with rig(tmp_path, extra) as own:
+        own.enable(shell_task("job", "true"))
+        pid = own.start()
+        wait_until(lambda: gone(pid), 30)
+        assert "uninstalled" in own.log()

@@ -1,0 +1,49 @@
+"""Puts final records into the history; what the disk refuses is kept, and tried again until it is written."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from scheduler.core.record import Record, Status
+from scheduler.disk.paths import Paths
+from scheduler.runner.projects import Projects
+from scheduler.store import history
+from scheduler.store.state import State
+
+log = logging.getLogger("scheduler")
+AGAIN = 30.0  # seconds between tries to write a record that could not be written
+
+
+class Ledger:
+    """The last step of each run: on record, then out of the state."""
+
+    def __init__(self, paths: Paths, state: State, projects: Projects) -> None:
+        self._paths = paths
+        self._state = state
+        self._projects = projects
+        self._unwritten: list[Record] = []
+
+    def close(self, record: Record) -> bool:
+        """Put a final record into the history and forget the run; False where that has to be tried again."""
+        self._state.update_run(record.id, phase="ended", record=record.to_json())
+        try:
+            history.append(self._paths, record)
+        except OSError as error:
+            log.error("history not written: %s (%s)", error.strerror, error.filename)
+            self._unwritten.append(record)
+            asyncio.get_running_loop().call_later(AGAIN, self._try_again)
+            return False
+        self._projects.changed.add(record.project)
+        failed = None if record.status is Status.SKIPPED else record.status is not Status.SUCCESS
+        self._state.finish(record.id, record.project, record.task_id, failed=failed)
+        return True
+
+    def forget(self, record: Record) -> None:
+        """A run whose final record is in the history already."""
+        self._state.finish(record.id, record.project, record.task_id, failed=None)
+
+    def _try_again(self) -> None:
+        unwritten, self._unwritten = self._unwritten, []
+        for record in unwritten:
+            self.close(record)
