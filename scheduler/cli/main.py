@@ -43,9 +43,9 @@ SECTIONS: dict[str, dict[str, Verb]] = {
         "check": Verb("listing:check", "Validate the config, and say which line is wrong."),
     },
     "Runs": {
-        "run": Verb("running:run", "Run a task now.", alters=True),
-        "cancel": Verb("running:cancel", "Stop a run, or take it off the queue.", alters=True),
-        "retry": Verb("running:retry", "Run again what a run was for.", alters=True),
+        "run": Verb("runner:run", "Run a task now.", alters=True),
+        "cancel": Verb("runner:cancel", "Stop a run, or take it off the queue.", alters=True),
+        "retry": Verb("runner:retry", "Run again what a run was for.", alters=True),
         "result": Verb("runs:result", "The agent's closing answer."),
         "diff": Verb("runs:diff", "What a run changed."),
         "merge": Verb("runs:merge", "Merge a run's branch into the main checkout.", alters=True),
@@ -56,9 +56,9 @@ SECTIONS: dict[str, dict[str, Verb]] = {
     },
     "The runner": {
         "status": Verb("status:status", "What runs, what comes, what needs you."),
-        "start": Verb("running:start", "Start the runner.", alters=True),
-        "stop": Verb("running:stop", "Stop the runner, once what runs has ended.", alters=True),
-        "restart": Verb("running:restart", "Stop the runner and start it again.", alters=True),
+        "start": Verb("runner:start", "Start the runner.", alters=True),
+        "stop": Verb("runner:stop", "Stop the runner, once what runs has ended.", alters=True),
+        "restart": Verb("runner:restart", "Stop the runner and start it again.", alters=True),
     },
     "More": {
         "quickstart": Verb("quickstart:quickstart", "See it all work in a throw-away repository."),
@@ -66,7 +66,7 @@ SECTIONS: dict[str, dict[str, Verb]] = {
     },
 }
 HIDDEN = {
-    "runner": Verb("running:runner", "Be the runner, in the foreground."),
+    "runner": Verb("runner:runner", "Be the runner, in the foreground."),
     "schema": Verb("completion:schema", "The JSON Schema of config.json."),
 }
 VERBS = {name: verb for section in SECTIONS.values() for name, verb in section.items()} | HIDDEN

@@ -33,6 +33,12 @@ def note(text: str) -> None:
     click.echo(plain(text), err=True)
 
 
+def advise(advice: tuple[str, str] | None) -> None:
+    """What stands in the way and what to do about it, beside the answer; nothing for None."""
+    if advice is not None:
+        note(f"{advice[0]}\n  {advice[1]}")
+
+
 def say_json(value: object) -> None:
     """The answer as strict JSON in ASCII, so that no text in it reaches the terminal as it is."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=True, allow_nan=False))
@@ -68,7 +74,8 @@ def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]], wrap: Seq
 
 
 def facts(pairs: Sequence[tuple[str, str]]) -> None:
-    """Names and values, one a line; the further lines of a value stand below its first."""
+    """Names and values, one a line, without those that are empty; further lines of a value stand below its first."""
+    pairs = [(name, value) for name, value in pairs if value]
     width = max((len(name) for name, _ in pairs), default=0)
     for name, value in pairs:
         first, *more = plain(value).split("\n")
@@ -113,7 +120,10 @@ def _cron_words(expression: str) -> str:
         return expression
 
 
-def fields(value: Any, prefix: str = "") -> list[tuple[str, str]]:
+_DURATIONS = ("timeout", "stallTimeout", "missedWithin", "retryDelay", "every")
+
+
+def fields(value: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """The leaves of a JSON object as (path, text), for `facts`."""
     found: list[tuple[str, str]] = []
     for name, part in value.items():
@@ -123,6 +133,8 @@ def fields(value: Any, prefix: str = "") -> list[tuple[str, str]]:
             found.append((prefix + name, ", ".join(map(str, part))))
         elif isinstance(part, bool):
             found.append((prefix + name, "yes" if part else "no"))
+        elif name in _DURATIONS:
+            found.append((prefix + name, fmt.setting(part)))
         else:
             found.append((prefix + name, str(part)))
     return found

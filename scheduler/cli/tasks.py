@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 import unicodedata
@@ -97,7 +98,6 @@ def edit(
     """Change the task ID: only what is given. Lists are replaced, variables added."""
     root = context.root(folder)
     when = When.taken_from(given)
-    trigger = new_trigger(when, context.now)
     work = _work(prompt, shell)
 
     def alter(entries: list[Any]) -> None:
@@ -107,6 +107,7 @@ def edit(
             drop(entry, _UNSET[field].place)
         if name is not None:
             entry["name"] = name
+        trigger = new_trigger(when, context.now, entry.get("trigger"))
         if trigger is not None:
             entry["trigger"] = trigger
         else:
@@ -142,7 +143,8 @@ def _entry(entries: list[Any], task_id: str) -> dict[str, Any]:
     if len(found) > 1:
         raise SchedulerError(f"{len(found)} tasks have the id {task_id}", "mend the file by hand: see 'check'")
     if not found:
-        raise SchedulerError(f"no task {task_id!r:.80}", "see 'list'")
+        close = difflib.get_close_matches(task_id, [str(e.get("id")) for e in entries if isinstance(e, dict)], 1)
+        raise SchedulerError(f"no task {task_id!r:.80}", f"did you mean {close[0]}?" if close else "see 'list'")
     return found[0]
 
 
@@ -177,5 +179,4 @@ def _tell(what: str, task: Task, view: View, as_json: bool) -> None:
     output.say(f"{what} {task.id}: {output.trigger(task.trigger)}")
     for moment in moments:
         output.say(f"  {output.moment(moment, view.now)}")
-    if idle:
-        output.note(f"{idle[0]}\n  {idle[1]}")
+    output.advise(idle)

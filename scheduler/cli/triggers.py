@@ -44,8 +44,11 @@ def trigger_options(command: F) -> F:
     return command
 
 
-def new_trigger(when: When, now: datetime) -> dict[str, Any] | None:
-    """The trigger that --cron, --at or --every describes, as JSON; None when none of them is given."""
+def new_trigger(when: When, now: datetime, old: object = None) -> dict[str, Any] | None:
+    """The trigger that --cron, --at or --every describes, as JSON; None when none of them is given.
+
+    Another expression in the place of an `old` one keeps its zone, unless another is given.
+    """
     if sum(value is not None for value in (when.cron, when.at, when.every)) > 1:
         raise UsageError("a task has one trigger", "give one of --cron, --at and --every")
     if when.since is not None and (when.cron is not None or when.at is not None):
@@ -53,14 +56,15 @@ def new_trigger(when: When, now: datetime) -> dict[str, Any] | None:
     if when.cron is not None:
         as_usage(check_cron, when.cron)
         as_usage(zone_of, when.timezone)
-        return {"type": "cron", "expression": when.cron, "timezone": when.timezone or local_zone()}
+        before = old.get("timezone") if isinstance(old, dict) else None
+        return {"type": "cron", "expression": when.cron, "timezone": when.timezone or before or local_zone()}
     if when.at is not None:
-        moment = _moment(when.at, when, now)
+        moment = moment_of(when.at, when.timezone, now)
         if moment <= now:
             raise UsageError(f"{when.at!r:.60} is in the past ({iso(moment)})", "give a moment that comes")
         return {"type": "once", "at": moment.isoformat()}
     if when.every is not None:
-        begin = {} if when.since is None else {"from": _moment(when.since, when, now).isoformat()}
+        begin = {} if when.since is None else {"from": moment_of(when.since, when.timezone, now).isoformat()}
         return {"type": "interval", "every": when.every, **begin}
     return None
 
@@ -72,7 +76,7 @@ def adjust_trigger(entry: dict[str, Any], when: When, now: datetime) -> None:
     if when.since is not None:
         if kind != "interval":
             raise UsageError("--from is for intervals", "give it together with --every")
-        put(entry, ("trigger", "from"), _moment(when.since, when, now).isoformat())
+        put(entry, ("trigger", "from"), moment_of(when.since, when.timezone, now).isoformat())
     elif when.timezone is not None:
         if kind != "cron":
             raise UsageError("--timezone is for cron expressions", "give it together with --cron, --at or --from")
@@ -80,8 +84,9 @@ def adjust_trigger(entry: dict[str, Any], when: When, now: datetime) -> None:
         put(entry, ("trigger", "timezone"), when.timezone)
 
 
-def _moment(text: str, when: When, now: datetime) -> datetime:
-    zone: tzinfo = as_usage(zone_of, when.timezone or local_zone())
+def moment_of(text: str, timezone: str | None, now: datetime) -> datetime:
+    """The moment that was typed, by the clock of a zone (None: the local one). UsageError when it is none."""
+    zone: tzinfo = as_usage(zone_of, timezone or local_zone())
     moment: datetime = as_usage(parse_when, text, now, zone)
     return moment
 

@@ -1,0 +1,221 @@
+"""enable, disable: a person looks at what would run and approves it, or takes that back."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Iterator
+
+import click
+
+from scheduler.cli import output, readiness
+from scheduler.cli.change import take_in, tell
+from scheduler.cli.context import Context, json_option, project_option
+from scheduler.cli.view import View, look
+from scheduler.core import format as fmt
+from scheduler.core.models import Task, iso
+from scheduler.core.plain import visible
+from scheduler.disk import paths
+from scheduler.errors import SchedulerError
+from scheduler.execution import claude
+from scheduler.runner import control
+from scheduler.store import config, trust
+from scheduler.store.config import Source
+from scheduler.store.state import State
+
+NO_SANDBOX = """\
+This is not a sandbox. A task runs as you, with your files, your keys and your network; the worktree keeps its edits
+apart, and nothing else does."""
+
+
+@click.command()
+@click.option("--yes", "-y", is_flag=True, help="Do not ask: you have read the tasks.")
+@click.option("--no-start", is_flag=True, help="Do not start the runner.")
+@project_option
+@json_option
+@click.pass_obj
+def enable(context: Context, /, yes: bool, no_start: bool, folder: str | None, as_json: bool) -> None:
+    """Show what would run in this project, check what it needs, approve it, and let the runner serve it."""
+    root = context.root(folder)
+    view = look(context, root)
+    if view.absent:
+        raise SchedulerError(f"there are no tasks in {root} yet", "add one first: see 'add --help'")
+    parsed = view.usable()
+    client = claude.find_client(context.env.get("PATH", ""))
+    found = list(readiness.checks(context, root, parsed.tasks, None if client is None else str(client)))
+    if not as_json:
+        _show(view, found)
+    if not (view.enabled and view.approved) and not yes:
+        _ask(len(parsed.tasks), shown=not as_json)
+    assert view.source is not None
+    _approve(context, view.source, None if client is None else str(client))
+    tell(context, root)
+    runner = None if no_start else control.ensure_runner(context.paths, context.env)
+    if as_json:
+        output.say_json(
+            {
+                "project": root,
+                "enabled": True,
+                "tasks": [task.id for task in parsed.tasks],
+                "checks": [check._asdict() for check in found],
+                "runner": None if runner is None else {"pid": runner["pid"]},
+            }
+        )
+        return
+    output.say(f"enabled: {fmt.count(len(parsed.tasks), 'task')} in {root}")
+    if runner is not None:
+        output.say(f"the runner is at work (pid {runner['pid']})")
+
+
+def _ask(count: int, *, shown: bool) -> None:
+    if not shown or not sys.stdin.isatty():
+        raise SchedulerError(
+            "to enable a project somebody has to say yes", "run this in a terminal, or read the tasks and give --yes"
+        )
+    if not click.confirm(f"Let {'this task' if count == 1 else f'these {count} tasks'} run?", default=False):
+        raise SchedulerError("not enabled", "change the tasks, then run 'enable' again")
+
+
+def _approve(context: Context, shown: Source, client: str | None) -> None:
+    """Approve exactly what was shown."""
+    with trust.lock(context.paths):
+        if config.read_source(shown.project).digest != shown.digest:
+            raise SchedulerError("the config changed while you looked at it", "run 'enable' again")
+        known = trust.read(context.paths)
+        before = known.get(shown.project)
+        approvals = before.approvals if before else ()
+        path = context.env.get("PATH", "")
+        project = trust.Project(shown.project, True, path, client, iso(context.now), approvals)
+        known = trust.approved({**known, shown.project: project}, shown, iso(context.now))
+        trust.write(context.paths, known)
+        take_in(context, known[shown.project], shown.parse())
+    config.prepare_logs(shown.project)
+
+
+def _show(view: View, found: list[readiness.Check]) -> None:
+    assert view.source is not None
+    parsed = view.usable()
+    for task in parsed.tasks:
+        output.say(f"{task.id}: {visible(task.name)}")
+        output.facts([(f"  {name}", visible(value)) for name, value in _review(view, task)])
+        output.say()
+    for problem in parsed.problems:
+        output.say(f"{'warning' if problem.warning else 'suspended'}: {problem.text(paths.config_file(view.root))}")
+    if view.source.rules is not None:
+        output.say("rules.md, put before every prompt:")
+        output.say("".join(f"  {line}\n" for line in _text(view.source.rules)))
+    for line in _difference(view):
+        output.say(line)
+    output.say(NO_SANDBOX)
+    output.say()
+    for check in found:
+        output.say(check.line())
+
+
+def _text(data: bytes) -> list[str]:
+    return visible(data.decode("utf-8", "replace")).split("\n")
+
+
+def _difference(view: View) -> Iterator[str]:
+    """What changed since the last approval."""
+    if view.approved or view.trusted is None or not view.trusted.approvals or view.source is None:
+        return
+    last = view.trusted.approvals[-1]
+    yield f"Changed since you approved it on {last.at[:10]}:"
+    texts = [("config.json", last.config, view.source.config), ("rules.md", last.rules or "", view.source.rules or b"")]
+    for name, before, now in texts:
+        old = visible(before).split("\n")
+        yield from difflib.unified_diff(old, _text(now), f"approved/{name}", f"now/{name}", lineterm="")
+    yield ""
+
+
+def _review(view: View, task: Task) -> list[tuple[str, str]]:
+    execution, tree = task.execution, task.execution.worktree
+    moment = view.next_run(task)
+    coming = "never" if moment is None else output.moment(moment, view.now)
+    limits = [f"stopped after {fmt.setting(execution.timeout)}"]
+    limits += [f"at most {execution.max_turns} turns"] if execution.max_turns else []
+    limits += [f"at most {fmt.money(execution.max_budget_usd)}"] if execution.max_budget_usd else []
+    return [
+        ("when", output.trigger(task.trigger) + ("" if task.enabled else " (disabled)")),
+        ("next", coming),
+        ("agent", _agent(task)),
+        ("prompt" if execution.type == "claude" else "command", execution.command),
+        ("may", _permissions(task)),
+        ("limits", ", ".join(limits)),
+        ("environment", ", ".join(execution.env)),
+        ("setup", tree.setup or ""),
+        ("precheck", execution.precheck or ""),
+        ("verify", execution.verify or ""),
+        ("linked in", ", ".join(tree.link)),
+        ("where", _where(task)),
+    ]
+
+
+def _agent(task: Task) -> str:
+    if task.execution.type == "shell":
+        return "shell (/bin/sh -c)"
+    return "Claude Code" + (f", model {task.execution.model}" if task.execution.model else "")
+
+
+def _permissions(task: Task) -> str:
+    execution = task.execution
+    if execution.type == "shell":
+        return "do whatever you can do: it is a program of your own account"
+    if execution.skip_permissions:
+        return "USE EVERY TOOL UNASKED: whatever it reads can make it do anything that you can do on this machine"
+    tools = f"; unasked: {', '.join(execution.allowed_tools)}" if execution.allowed_tools else ""
+    return f"what the mode {execution.permission_mode} permits{tools}"
+
+
+def _where(task: Task) -> str:
+    tree = task.execution.worktree
+    if not tree.enabled:
+        return "THE MAIN CHECKOUT ITSELF: what a failed run changed there stays"
+    pushed = f", pushed to {tree.remote_name} after success" if tree.push else ""
+    return f"a worktree of its own from {tree.base}, branch {tree.branch_prefix}{task.id}-…{pushed}"
+
+
+@click.command()
+@project_option
+@json_option
+@click.pass_obj
+def disable(context: Context, /, folder: str | None, as_json: bool) -> None:
+    """Stop running this project's tasks. What was approved stays approved; a run under way goes on to its end."""
+    root = _known_root(context, folder)
+    with trust.lock(context.paths):
+        known = trust.read(context.paths)
+        project = known.get(root)
+        was = project is not None and project.enabled
+        if project is not None:
+            known[root] = trust.Project(
+                root, False, project.path, project.client, project.enabled_at, project.approvals
+            )
+            trust.write(context.paths, known)
+            _suspend(context, root)
+    if was:
+        tell(context, root)
+    if as_json:
+        output.say_json({"project": root, "enabled": False, "changed": was})
+    else:
+        output.say(f"disabled: {root}" if was else f"{root} was not enabled")
+
+
+def _known_root(context: Context, folder: str | None) -> str:
+    """The project; also one whose folder is gone, by its path."""
+    try:
+        return context.root(folder)
+    except SchedulerError:
+        place = os.path.realpath(folder or os.getcwd())
+        if place in trust.read(context.paths):
+            return place
+        raise
+
+
+def _suspend(context: Context, root: str) -> None:
+    state = State(context.paths.state_db, context.now)
+    try:
+        state.suspend(root)
+    finally:
+        state.close()
