@@ -26,6 +26,7 @@ import os
 import select
 import signal
 import time
+
 from scheduler.execution import tree
 from scheduler.execution.line import Line
 
