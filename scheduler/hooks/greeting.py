@@ -25,9 +25,9 @@ _HEX = frozenset("0123456789abcdef")
 
 def offer(tasks: int, *, set_up: bool) -> str:
     """For a project that has tasks and is not enabled."""
-    if set_up:
-        return f"Scheduler: {_tasks(tasks)} here not enabled. /scheduler:enable shows what would run and turns it on."
-    return f"Scheduler: {_tasks(tasks)} here not enabled. /scheduler:enable sets the scheduler up and turns them on."
+    what = f"{_count(tasks, 'task')} here {'is' if tasks == 1 else 'are'} not enabled"
+    verbs = "shows what would run and turns it on" if set_up else "sets the scheduler up and turns them on"
+    return f"Scheduler: {what}. /scheduler:enable {verbs}."
 
 
 def state(entry: Mapping[str, Any], runner: str, now: float) -> str:
@@ -192,7 +192,3 @@ def _some(names: list[str]) -> str:
 
 def _count(count: float, one: str, many: str = "") -> str:
     return f"{count:.0f} {one if count == 1 else many or one + 's'}"
-
-
-def _tasks(count: int) -> str:
-    return f"{_count(count, 'task')} {'is' if count == 1 else 'are'}"
