@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import uuid
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ async def carry_out(order: Order, shop: Workshop, cancel: asyncio.Event) -> Reco
 
 class _Run:
     def __init__(self, order: Order, shop: Workshop, cancel: asyncio.Event) -> None:
+        if order.task.execution.type == "claude":
+            order = replace(order, record=order.record.evolve(session_id=str(uuid.uuid4())))
         self._order = order
         self._shop = shop
         self._cancel = cancel
@@ -48,8 +51,6 @@ class _Run:
     async def carry_out(self) -> Record:
         task = self._order.task
         self._scratch.mkdir(0o700, parents=True, exist_ok=True)
-        if task.execution.type == "claude":
-            self._record = self._record.evolve(session_id=str(uuid.uuid4()))
         try:
             return await (self._isolated() if task.execution.worktree.enabled else self._in_main_checkout())
         finally:
@@ -161,6 +162,7 @@ class _Run:
             resets_at=verdict.resets_at,
             completed_at=max(now, self._record.started_at),
             duration=milliseconds,
+            session_id=self._record.session_id if report is not None else None,  # the client was not started
         )
         if report is not None:
             final = final.evolve(cost_usd=report.cost_usd, turns=report.turns, model=report.model)

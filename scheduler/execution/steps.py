@@ -30,7 +30,8 @@ SHELL = "/bin/sh"
 
 @dataclass(frozen=True)
 class Order:
-    """A run that is to be carried out: its running record, the approved task and rules, and what `enable` recorded."""
+    """A run that is to be carried out: its running record (that of a client has a session id when its steps begin), the
+    approved task and rules, and what `enable` recorded."""
 
     record: Record
     task: Task
@@ -115,7 +116,7 @@ class Steps:
         argv = claude.build_argv(
             binary,
             execution,
-            session_id=self._order.record.session_id or self._order.record.id,
+            session_id=str(self._order.record.session_id),
             settings=claude.hook_settings(self._hook()),
         )
         prompt = claude.build_prompt(self._order.rules, execution.command)
