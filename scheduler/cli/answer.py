@@ -1,0 +1,66 @@
+"""`answer`, for the client's UserPromptExpansion hook: a slash command that only shows something, without the model.
+
+Reads the hook's input, runs the verb in this process as the shell would, and prints the hook's answer: the text, and
+that no prompt is to be sent. The words of the user are taken apart as a shell does, and reach no shell.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shlex
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from typing import Any
+
+import click
+
+from scheduler.cli.context import Context
+
+PLUGIN = "scheduler"
+SHOWN = ("status", "list", "next", "history", "stats", "logs")
+INPUT_LIMIT = 1 << 20
+TEXT_LIMIT = 9000  # the client puts longer texts into a file
+FOLLOWS = ("-f", "--follow")
+
+
+@click.command()
+@click.pass_obj
+def answer(context: Context) -> None:
+    """Answer the slash command on standard input; silent for one that is not ours to answer."""
+    try:
+        asked = json.loads(sys.stdin.buffer.read(INPUT_LIMIT))
+        plugin, _, verb = str(asked["command_name"]).partition(":")
+        words = str(asked.get("command_args") or "")
+        folder = str(asked.get("cwd") or "")
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return
+    if plugin != PLUGIN or verb not in SHOWN:
+        return
+    if os.path.isdir(folder):
+        os.chdir(folder)
+    click.echo(json.dumps({"decision": "block", "reason": _text(verb, words)}))
+
+
+def _text(verb: str, words: str) -> str:
+    try:
+        arguments = shlex.split(words)
+    except ValueError as error:
+        return f"error: {error}\n  close the quotation"
+    if any(word in FOLLOWS for word in arguments):
+        return "error: a slash command cannot follow a log\n  use the shell: scheduler logs -f"
+    output = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="replace", write_through=True)
+    with redirect_stdout(output), redirect_stderr(output):
+        code = _run([verb, *arguments])
+    text = output.buffer.getvalue().decode("utf-8", "replace").strip("\n")  # type: ignore[attr-defined]
+    if len(text) > TEXT_LIMIT:
+        text = text[:TEXT_LIMIT].rpartition("\n")[0] + "\n… cut; the shell shows all of it"
+    return text or ("nothing to show" if code == 0 else f"error: 'scheduler {verb}' ended with code {code}")
+
+
+def _run(arguments: list[str]) -> int:
+    from scheduler.cli import main
+
+    runs: Any = main.main
+    return int(runs(arguments))
