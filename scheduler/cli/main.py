@@ -66,6 +66,7 @@ SECTIONS: dict[str, dict[str, Verb]] = {
     },
 }
 HIDDEN = {
+    "answer": Verb("answer:answer", "Answer a slash command of the client's, for its hook."),
     "runner": Verb("runner:runner", "Be the runner, in the foreground."),
     "schema": Verb("completion:schema", "The JSON Schema of config.json."),
 }
