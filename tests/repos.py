@@ -92,7 +92,7 @@ def fingerprint(root: Path) -> dict[str, object]:
         "HEAD": (common / "HEAD").read_bytes(),
         "refs": theirs,
         "index": _bytes(common / "index"),
-        "status": git("status", "--porcelain=v2", "-z", "--untracked-files=all", cwd=root),
+        "status": git("status", "--porcelain=v2", "-z", "--untracked-files=all", cwd=root, code=None),
         "stash": git("stash", "list", cwd=root, code=None),
         "config": _bytes(common / "config"),
         "hooks": {path.name: (path.read_bytes(), path.stat().st_mode) for path in (common / "hooks").glob("*")},

@@ -28,6 +28,10 @@ LONG = 900.0
 STATUS = ("--porcelain=v2", "--branch", "-z", "--untracked-files=all", "--no-renames", "--no-ahead-behind")
 """Options of `git status` for who parses it."""
 
+_ATTEMPTS = 4
+_SWEPT_AWAY = b"unable to create temporary file: No such file or directory"
+"""A `git gc` of the user's removed an empty folder of objects in the moment before git wrote there: it comes again."""
+
 _KEPT = ("GIT_SSL_CAINFO", "GIT_SSL_CAPATH")  # certificates say nothing about which repository is meant
 _SAFE = ("-c", "safe.bareRepository=explicit", "-c", "core.fsmonitor=false", "-c", "maintenance.auto=false")
 _NO_HOOKS = ("-c", "core.hooksPath=/dev/null")
@@ -99,7 +103,10 @@ def run(
     """
     options = [word for setting in settings for word in ("-c", setting)]
     argv = ["git", *_SAFE, *(() if hooks else _NO_HOOKS), *options, *arguments]
-    done = process.run(argv, cwd=where.folder, env=where.env, input=input, timeout=timeout, check=False)
+    for _ in range(_ATTEMPTS):
+        done = process.run(argv, cwd=where.folder, env=where.env, input=input, timeout=timeout, check=False)
+        if done.returncode == 0 or _SWEPT_AWAY not in done.stderr:
+            break
     if check and done.returncode:
         raise failed(done, arguments[0])
     return done
@@ -137,7 +144,7 @@ def ignored(where: Where, names: Iterable[str]) -> list[str]:
     asked = b"".join(os.fsencode(name) + b"\0" for name in names)
     if not asked:
         return []
-    done = run(where, "check-ignore", "--stdin", "-z", input=asked, check=False)
+    done = run(where, "check-ignore", "--no-index", "--stdin", "-z", input=asked, check=False)
     if done.returncode not in (0, 1):
         raise failed(done, "check-ignore")
     return fields(done.stdout)
@@ -153,6 +160,8 @@ def find_project(cwd: Path | str, env: Mapping[str, str] | None = None) -> Proje
     folder = Path(os.path.realpath(cwd))
     if not folder.is_dir():
         raise SchedulerError(f"there is no folder {cwd}", "give the folder of a git repository")
+    if "\n" in str(folder):
+        raise SchedulerError(f"{str(folder)!a} holds a line break", "rename the folder")
     done = run(Where(folder, env), *_PLACE, check=False)
     if done.returncode:
         raise _no_repository(folder, done)
@@ -230,6 +239,17 @@ def _reads(project: Project) -> Iterator[Repo | None]:
         settings = repo.config_reader("repository")
         strange = any(settings.has_option("extensions", name) for name in ("objectformat", "refstorage"))
         yield None if strange or os.path.realpath(repo.common_dir) != str(project.common_dir) else repo
+
+
+def is_plain(project: Project) -> bool:
+    """Whether the repository's worktrees have no settings or formats of their own."""
+    with _reads(project) as repo:
+        settings = repo.config_reader("repository") if repo else None
+        if settings is None or settings.has_option("core", "sparsecheckout"):
+            return False
+        shared = settings.has_option("core", "sharedrepository")
+        extensions = settings.options("extensions") if settings.has_section("extensions") else []
+        return not shared and set(extensions) <= {"partialclone", "noop"}
 
 
 def resolve(project: Project, ref: str) -> str | None:

@@ -1,7 +1,10 @@
 """Worktrees of runs: make one, find what belongs to it, take it away.
 
-What changes a repository's worktrees happens under that repository's lock: concurrent adds fail inside git. Only what
-is plainly ours is ever removed: a folder of our naming whose git folder points back at it, and the branch made for it.
+Git's record of a worktree (gitrepository-layout(5), "worktrees") appears and goes by one rename, complete at every
+moment. `git worktree add` writes it piece by piece: a `fetch` or `gc` of the user's that comes between fails, and so
+does each later one if git is killed there (measured, git 2.39). All of it happens under the repository's lock, for the
+layouts that need git's own command. Only what is plainly ours is ever removed: a folder of our naming whose record
+points back at it, and the branch made for it.
 """
 
 from __future__ import annotations
@@ -24,6 +27,8 @@ from scheduler.execution.git import Project, Where
 _OURS = re.compile(r"[a-z0-9][a-z0-9-]{0,63}-[0-9a-f]{8}\Z")
 _TRASH = ".trash"
 _ATTEMPTS = 3
+_HALF_MADE = "initializing"  # git's own word, which keeps others from pruning the worktree
+_MAKE_ONE = "try a `git worktree add` of your own; it should say the same"
 
 
 @dataclass(frozen=True)
@@ -62,18 +67,20 @@ def create(tree: Worktree) -> list[str]:
 
     The branch is made first, by itself: it fails where one of that name is there, so that the one that is removed
     after a failed checkout (no space, a filter that is missing) is certain to be ours; and no name of a branch is ever
-    read as an option, as `worktree add -b` does. Raises SchedulerError; nothing is left behind.
+    read as an option, as `worktree add -b` does. Raises SchedulerError or OSError; nothing is left behind.
     """
     if not _OURS.match(tree.path.name):
         raise SchedulerError(f"{tree.path.name} is no name for a worktree", "name it {task-id}-{first 8 of the run}")
     make_folder(tree.path.parent)
-    checkout = tree.project.checkout
     with locked(tree.lock):
         if os.path.lexists(tree.path):
             raise SchedulerError(f"{tree.path} is in the way of the worktree", "move it away, then run the task again")
-        git.run(checkout, "update-ref", "--end-of-options", tree.ref, tree.base, "0" * len(tree.base))
+        git.run(tree.project.checkout, "update-ref", "--end-of-options", tree.ref, tree.base, "0" * len(tree.base))
         try:
-            _add(tree)
+            if git.is_plain(tree.project):
+                _check_out(tree, _register(tree))
+            else:
+                _add(tree)
         except BaseException:
             with contextlib.suppress(SchedulerError, OSError):
                 remove_held(tree)
@@ -83,7 +90,33 @@ def create(tree: Worktree) -> list[str]:
     return ["submodules are empty in the worktree; fill them in with `setup`"] if submodules else []
 
 
+def _register(tree: Worktree) -> Path:
+    """Make the empty worktree and git's record of it; the record's folder."""
+    admin = tree.project.common_dir / "worktrees" / tree.path.name
+    draft = _draft(tree)
+    delete_folder(draft)
+    draft.mkdir()
+    (draft / "HEAD").write_text(f"ref: {tree.ref}\n")
+    (draft / "commondir").write_text("../..\n")
+    (draft / "gitdir").write_bytes(os.fsencode(_real(tree.path) / ".git") + b"\n")
+    (draft / "locked").write_text(_HALF_MADE)
+    tree.path.mkdir()
+    (tree.path / ".git").write_bytes(b"gitdir: " + os.fsencode(admin) + b"\n")
+    admin.parent.mkdir(exist_ok=True)
+    draft.rename(admin)
+    return admin
+
+
+def _check_out(tree: Worktree, admin: Path) -> None:
+    where = tree.inside(admin)
+    done = git.run(where, "reset", "--hard", "--quiet", "--no-recurse-submodules", check=False, timeout=git.LONG)
+    if done.returncode:
+        raise git.failed(done, "checkout of the worktree", _MAKE_ONE)
+    (admin / "locked").unlink()
+
+
 def _add(tree: Worktree) -> None:
+    """For repositories with extensions that make their record another: reftable, settings of each worktree."""
     for attempt in range(_ATTEMPTS):
         command = ("worktree", "add", "--quiet", "--", str(tree.path), tree.branch)
         done = git.run(tree.project.checkout, *command, check=False, timeout=git.LONG)
@@ -91,8 +124,13 @@ def _add(tree: Worktree) -> None:
             return
         # Another add or prune of the user's was half done: git reads every worktree's files, and one was not there yet.
         if b"commondir" not in done.stderr or attempt == _ATTEMPTS - 1:
-            raise git.failed(done, "worktree add", "free space, or make a `git worktree add` of your own work")
+            raise git.failed(done, "worktree add", _MAKE_ONE)
         time.sleep(0.05 * (attempt + 1))
+
+
+def _draft(tree: Worktree) -> Path:
+    """Where a record is put together and taken apart, in the same file system as git's own."""
+    return tree.project.common_dir / f"claude-scheduler-{tree.path.name}"
 
 
 def admin_folder(tree: Worktree) -> Path | None:
@@ -147,36 +185,38 @@ def _names(admin: Path) -> Path | None:
 
 
 def is_half_made(admin: Path) -> bool:
-    """Whether git was killed while it made the worktree: no agent can have worked in it."""
+    """Whether we or git were killed while the worktree was made: no agent can have worked in it."""
     try:
-        return (admin / "locked").read_bytes().startswith(b"initializing")
+        return (admin / "locked").read_text() == _HALF_MADE
     except OSError:
         return False
 
 
 def remove(tree: Worktree) -> None:
-    """Take the worktree away, whatever is in it and whether or not it is there; its branch stays. One process.
+    """Take the worktree away, whatever is in it and whether or not it is there; its branch stays. No process.
 
-    The folder is only moved aside; `empty_trash` deletes it, whenever that suits. Raises SchedulerError or OSError.
+    The folder is only moved aside; `empty_trash` deletes it, whenever that suits. Raises OSError.
     """
     with locked(tree.lock):
         remove_held(tree)
 
 
 def remove_held(tree: Worktree) -> None:
-    """`remove` for who holds the repository's lock."""
+    """`remove` for who holds the repository's lock.
+
+    `git worktree prune` would also forget worktrees of the user's whose disk is not mounted.
+    """
     admin = admin_folder(tree)
     if os.path.lexists(tree.path):
         trash = tree.path.parent / _TRASH
         make_folder(trash)
         os.rename(tree.path, trash / f"{tree.path.name}.{time.time_ns()}")
-    if admin is None:
-        return
-    # Its own record is all that git forgets: `worktree prune` would forget those of the user's that are not mounted.
-    command = ("worktree", "remove", "--force", "--force", "--", str(tree.path))
-    git.run(tree.project.checkout, *command, check=False, timeout=git.LONG)
-    if admin.exists():  # its parent has gone, or git was killed before it had written all of its files
-        delete_folder(admin)
+    draft = _draft(tree)
+    if os.path.lexists(draft):
+        delete_folder(draft)
+    if admin is not None:
+        admin.rename(draft)
+        delete_folder(draft)
         with contextlib.suppress(OSError):
             admin.parent.rmdir()
 
