@@ -67,7 +67,6 @@ SECTIONS: dict[str, dict[str, Verb]] = {
 }
 HIDDEN = {
     "answer": Verb("answer:answer", "Answer a slash command of the client's, for its hook."),
-    "runner": Verb("runner:runner", "Be the runner, in the foreground."),
     "schema": Verb("completion:schema", "The JSON Schema of config.json."),
 }
 VERBS = {name: verb for section in SECTIONS.values() for name, verb in section.items()} | HIDDEN

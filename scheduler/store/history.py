@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -95,6 +96,14 @@ def fold(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     for record in records:
         state[record["id"]] = record
     return list(state.values())
+
+
+def started(record: dict[str, Any]) -> float:
+    """When a run began, for sorting: seconds since 1970, 0 where the record does not tell it rightly."""
+    try:
+        return datetime.fromisoformat(record["startedAt"]).timestamp()
+    except (ValueError, OverflowError):
+        return 0.0
 
 
 def find_run(records: Iterable[dict[str, Any]], prefix: str) -> dict[str, Any]:

@@ -1,0 +1,158 @@
+"""result, diff, merge, adopt, discard: what a person does with the work of a run."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from scheduler.cli import output, record
+from scheduler.cli.change import tell
+from scheduler.cli.context import Context, json_option, project_option, run_argument
+from scheduler.core.plain import plain
+from scheduler.disk import files, paths
+from scheduler.errors import SchedulerError
+from scheduler.execution import aftermath, branches, git, worktree
+from scheduler.execution.git import Project
+from scheduler.execution.refs import DISCARDED
+from scheduler.execution.worktree import Worktree
+
+RESULT_LIMIT = 64 << 20
+
+
+def _find(context: Context, folder: str | None, run_id: str) -> tuple[Project, dict[str, Any]]:
+    """The project and the record of a run that is over."""
+    project = git.find_project(folder or os.getcwd(), context.env)
+    found = record.find(str(project.root), run_id)
+    if found["status"] == "running":
+        raise SchedulerError(f"run {found['id'][:8]} is still under way", "wait for its end, or 'cancel' it")
+    return project, found
+
+
+@click.command()
+@run_argument
+@project_option
+@json_option
+@click.pass_obj
+def result(context: Context, /, run_id: str, folder: str | None, as_json: bool) -> None:
+    """Print the agent's full closing answer in the run RUN."""
+    root = context.root(folder)
+    found = record.find(root, run_id)
+    try:
+        text = files.read_bounded(paths.result_file(root, found["id"]), RESULT_LIMIT).decode("utf-8", "replace")
+    except FileNotFoundError:
+        why = "it has not ended" if found["status"] == "running" else f"it ended as {record.standing(found)[2:]}"
+        raise SchedulerError(f"run {found['id'][:8]} has no answer: {why}", f"see 'logs {found['taskId']}'") from None
+    if as_json:
+        output.say_json({"runId": found["id"], "text": text})
+    else:
+        output.say(text.rstrip("\n"))
+
+
+@click.command()
+@run_argument
+@project_option
+@json_option
+@click.pass_obj
+def diff(context: Context, /, run_id: str, folder: str | None, as_json: bool) -> None:
+    """Show what the run RUN changed, also when it was rolled back. `git apply` reads what a pipe gets."""
+    project, found = _find(context, folder, run_id)
+    base, tip = _ends(project, found)
+    patch = branches.patch(project, base, tip)
+    if as_json:
+        output.say_json({"runId": found["id"], "base": base, "tip": tip, "patch": patch.decode("utf-8", "replace")})
+    elif sys.stdout.isatty():
+        click.echo_via_pager(plain(patch.decode("utf-8", "replace")))
+    else:
+        click.echo(patch, nl=False)
+
+
+def _ends(project: Project, found: dict[str, Any]) -> tuple[str, str]:
+    """The commit that a run began from, and the one that holds its work."""
+    tip = found.get("commit") or git.resolve(project, DISCARDED + found["id"])
+    base = found.get("baseCommit")
+    if not tip or not base:
+        raise SchedulerError(f"run {found['id'][:8]} left no work: {record.standing(found)[2:]}", "see 'show' for why")
+    return base, tip
+
+
+@click.command()
+@run_argument
+@project_option
+@json_option
+@click.pass_obj
+def merge(context: Context, /, run_id: str, folder: str | None, as_json: bool) -> None:
+    """Merge the branch of the run RUN into the branch that the main checkout is on; all or nothing."""
+    project, found = _find(context, folder, run_id)
+    branch = found.get("worktreeBranch")
+    if not branch:
+        hint = f"make one of it first: 'adopt {found['id'][:8]}'" if found.get("discardedRef") else "see 'show' for why"
+        raise SchedulerError(f"run {found['id'][:8]} has no branch", hint)
+    commit = branches.merge(project, branch)
+    tell(context, str(project.root))
+    if as_json:
+        output.say_json({"runId": found["id"], "branch": branch, "commit": commit})
+    else:
+        output.say(f"merged {branch}: the main checkout is on {commit[:12]}")
+
+
+@click.command()
+@run_argument
+@click.option("--branch", metavar="NAME", help="The branch's name; default: adopted/TASK-RUN.")
+@project_option
+@json_option
+@click.pass_obj
+def adopt(context: Context, /, run_id: str, branch: str | None, folder: str | None, as_json: bool) -> None:
+    """Make a branch of the work of the run RUN, which was rolled back."""
+    project, found = _find(context, folder, run_id)
+    if found.get("worktreeBranch"):
+        raise SchedulerError(f"the work of run {found['id'][:8]} is on {found['worktreeBranch']} already", "'merge' it")
+    name = branch or f"adopted/{found['taskId']}-{found['id'][:8]}"
+    commit = branches.adopt(project, found["id"], name)
+    tell(context, str(project.root))
+    if as_json:
+        output.say_json({"runId": found["id"], "branch": name, "commit": commit})
+    else:
+        output.say(f"the work of run {found['id'][:8]} is on the branch {name} ({commit[:12]})")
+
+
+@click.command()
+@run_argument
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@project_option
+@json_option
+@click.pass_obj
+def discard(context: Context, /, run_id: str, yes: bool, folder: str | None, as_json: bool) -> None:
+    """Drop the work of the run RUN for good: its branch, what was kept of it, its worktree if there still is one."""
+    project, found = _find(context, folder, run_id)
+    if not yes:
+        if as_json or not sys.stdin.isatty():
+            raise SchedulerError("this is for good, so somebody has to say yes", "give --yes")
+        if not click.confirm(f"Drop the work of run {found['id'][:8]} of {found['taskId']} for good?", default=False):
+            raise SchedulerError("not discarded", "nothing was changed")
+    removed = _remove_worktree(context, project, found)
+    dropped = branches.discard(project, found["id"], found.get("worktreeBranch"))
+    tell(context, str(project.root))
+    if as_json:
+        output.say_json({"runId": found["id"], "discarded": dropped or removed})
+    elif dropped or removed:
+        output.say(f"the work of run {found['id'][:8]} is gone")
+    else:
+        output.say(f"run {found['id'][:8]} had left nothing")
+
+
+def _remove_worktree(context: Context, project: Project, found: dict[str, Any]) -> bool:
+    """Take away the worktree of a run whose work could not all be saved; whether there was one."""
+    place = Path(found.get("worktreePath") or "")
+    branch = found.get("worktreeBranch")
+    if not branch or place not in worktree.ours(project, Path(context.paths.worktrees)):
+        return False
+    lock = aftermath.repository_lock(context.paths, project)
+    worktree.remove(Worktree(project, place, branch, found.get("baseCommit") or "", lock))
+    with contextlib.suppress(OSError):
+        aftermath.empty_trash(context.paths)
+    return True

@@ -1,0 +1,159 @@
+"""status: what runs, what comes, what ran, what needs a person. Without a runner it answers from the files."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+from typing import Any
+
+import click
+
+from scheduler.cli import output, record
+from scheduler.cli.context import Context, json_option, project_option
+from scheduler.cli.view import task_states
+from scheduler.core import format as fmt
+from scheduler.core.models import iso
+from scheduler.disk import paths
+from scheduler.errors import SchedulerError
+from scheduler.execution import overview
+from scheduler.runner import control
+from scheduler.store import history, trust
+
+COMING = 5
+RECENT = 5
+_OPEN = {
+    "failed": "failed: 'show {run}', 'diff {run}', 'adopt {run}' or 'retry {run}'",
+    "review": "waits for review: 'diff {run}', then 'merge {run}' or 'discard {run}'",
+    "kept-worktree": "left a worktree that could not be saved: 'show {run}'",
+    "usage-limit": "waits for a usage limit to end",
+}
+
+
+@click.command()
+@project_option
+@json_option
+@click.pass_obj
+def status(context: Context, /, folder: str | None, as_json: bool) -> None:
+    """Tell what runs, what comes, what ran, and what needs you: in every project, or in one (--project)."""
+    runner = _runner(context)
+    known = trust.read(context.paths)
+    roots = [context.root(folder)] if folder is not None else _roots(context, known)
+    projects = {root: _project(context, root, known.get(root), runner) for root in roots}
+    answer = {
+        "runner": runner and {name: runner[name] for name in ("pid", "version", "host", "startedAt", "stopping")},
+        "running": _among(roots, runner, "running"),
+        "queued": _among(roots, runner, "queued"),
+        "projects": [{"root": root, **entry} for root, entry in projects.items()],
+        "coming": _coming(projects),
+        "recent": _recent(roots)[:RECENT],
+    }
+    if as_json:
+        output.say_json(answer)
+    else:
+        _show(context, answer)
+
+
+def _runner(context: Context) -> dict[str, Any] | None:
+    try:
+        return control.request(context.paths, {"verb": "status"})
+    except SchedulerError as error:
+        output.note(f"{error.message}\n  {error.hint}")
+        return None
+
+
+def _roots(context: Context, known: dict[str, trust.Project]) -> list[str]:
+    """The projects that the user decided about, and the one here if it has tasks."""
+    try:
+        here = context.root(None)
+    except (SchedulerError, OSError):
+        return sorted(known)
+    return sorted({*known, here} if os.path.lexists(paths.config_file(here)) else known)
+
+
+def _project(
+    context: Context, root: str, trusted: trust.Project | None, runner: dict[str, Any] | None
+) -> dict[str, Any]:
+    running = sum(run["project"] == root for run in _among([root], runner, "running"))
+    return overview.entry(root, trusted, task_states(context, root), running, context.now)
+
+
+def _among(roots: list[str], runner: dict[str, Any] | None, what: str) -> list[dict[str, Any]]:
+    return [run for run in runner[what] if run["project"] in roots] if runner else []
+
+
+def _coming(projects: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    moments = sorted(
+        (one["at"], root, one["task"]) for root, entry in projects.items() if entry["enabled"] for one in entry["next"]
+    )
+    return [
+        {"project": root, "task": task, "at": iso(datetime.fromtimestamp(at).astimezone())}
+        for at, root, task in moments[:COMING]
+    ]
+
+
+def _recent(roots: list[str]) -> list[dict[str, Any]]:
+    runs = [run for root in roots for run in overview.recent_runs(root) if run["status"] != "running"]
+    return sorted(runs, key=history.started, reverse=True)
+
+
+def _show(context: Context, answer: dict[str, Any]) -> None:
+    runner, now = answer["runner"], context.now
+    if runner:
+        since = output.instant(runner["startedAt"], now)
+        stopping = ", stopping" if runner["stopping"] else ""
+        output.say(f"the runner is at work (pid {runner['pid']}, version {runner['version']}, since {since}){stopping}")
+    else:
+        output.say("no runner is at work")
+    for entry in answer["projects"]:
+        output.say(f"{entry['root']}: {_standing(entry)}")
+    if any(entry["enabled"] for entry in answer["projects"]) and not runner:
+        output.note("nothing runs without a runner\n  start it: 'start'")
+    if not answer["projects"]:
+        output.note("there are no tasks yet\n  add one in a repository: 'add --help'; see one run: 'quickstart'")
+    _show_runs("running", answer["running"], "startedAt", now)
+    _show_runs("waiting", answer["queued"], "scheduledFor", now)
+    if answer["coming"]:
+        output.say("\ncoming")
+        rows = [[_name(one), one["task"], *_when(one["at"], now)] for one in answer["coming"]]
+        output.table(["PROJECT", "TASK", "AT", ""], rows, wrap=["PROJECT", "TASK"])
+    if answer["recent"]:
+        output.say("\nran last")
+        record.table(answer["recent"], now, projects=len(answer["projects"]) > 1)
+    _show_open(answer["projects"], now)
+
+
+def _standing(entry: dict[str, Any]) -> str:
+    if not entry["enabled"]:
+        return f"not enabled ({fmt.count(entry['tasks'], 'task')})"
+    if entry["suspended"]:
+        return f"SUSPENDED: {entry['suspended']}"
+    return f"{entry['active']} of {fmt.count(entry['tasks'], 'task')} active"
+
+
+def _show_runs(title: str, runs: list[dict[str, Any]], moment: str, now: datetime) -> None:
+    if runs:
+        output.say(f"\n{title}")
+        rows = [[one["runId"][:8], _name(one), one["taskId"], output.instant(one[moment], now)] for one in runs]
+        output.table(["RUN", "PROJECT", "TASK", ""], rows, wrap=["PROJECT", "TASK"])
+
+
+def _name(one: dict[str, Any]) -> str:
+    return os.path.basename(str(one["project"]))
+
+
+def _when(text: str, now: datetime) -> tuple[str, str]:
+    at = datetime.fromisoformat(text)
+    return fmt.clock(at, None), fmt.relative(at, now)
+
+
+def _show_open(projects: list[dict[str, Any]], now: datetime) -> None:
+    rows = []
+    for entry in projects:
+        if entry["enabled"] and entry["suspended"]:
+            rows.append(["", os.path.basename(entry["root"]), entry["suspended"] + ": 'enable' shows it"])
+        for matter in entry["open"]:
+            advice = _OPEN.get(matter["kind"], matter["kind"]).format(run=matter["run"])
+            rows.append([matter["run"] or "", matter["task"] or os.path.basename(entry["root"]), advice])
+    if rows:
+        output.say("\nneeds you")
+        output.table(["RUN", "TASK", ""], rows, wrap=["TASK", ""])
