@@ -18,7 +18,8 @@ from scheduler.execution.tree import KILL_BOUND
 __all__ = ["AgentSpec", "Limits", "Outcome", "Sink", "StartedAgent", "Stop", "SupervisorPool", "carry_out"]
 
 Stop = Literal["timeout", "stalled", "cancelled", "crashed", "not-started"]
-Sink = Callable[[Literal["stdout", "stderr"], bytes], None]
+Sink = Callable[[Literal["stdout", "stderr"], bytes], bool | None]
+"""Takes a piece of output; False where it is no sign that the work goes on."""
 
 ANSWER_PATIENCE = 3.0
 """Seconds beyond grace and killing after which a supervisor that was told to stop is taken for hung, and killed."""
@@ -44,7 +45,8 @@ class AgentSpec:
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds from the launch to the end, and seconds without any output; the machine's sleep does not count."""
+    """Seconds from the launch to the end, and seconds without output that the sink takes for a sign of life; the
+    machine's sleep does not count."""
 
     timeout: float
     stall: float | None = None
@@ -218,19 +220,18 @@ class _Run:
         chunk = stream.read(CHUNK)
         if chunk == b"":
             self._loop.remove_reader(stream.fileno())
-        if chunk:
+        if chunk and not self._failure and self._guard(self._sink, name, chunk) is not False:
             self._heard = self._loop.time()
-            if not self._failure:
-                self._guard(self._sink, name, chunk)
         return bool(chunk)
 
-    def _guard(self, call: Callable[..., None], *arguments: Any) -> None:
+    def _guard(self, call: Callable[..., bool | None], *arguments: Any) -> bool | None:
         """Call code that is not ours; if it raises, the agent is stopped and the exception kept for the end."""
         try:
-            call(*arguments)
+            return call(*arguments)
         except Exception as error:
             self._failure = error
             self.stop("cancelled")
+            return None
 
     def _lost(self, swept: process.Swept) -> Outcome:
         """The supervisor has died without a last word; what it left has been swept."""

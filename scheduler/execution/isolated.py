@@ -92,7 +92,7 @@ class Isolated:
         notes += await asyncio.to_thread(lambda: links.copy_included(tree) + (links.link(tree, names) if names else []))
 
     async def commit(self, record: Record) -> bool:
-        """Commit what the agent left; False where the run changed nothing. On SchedulerError `refusal` says the kind."""
+        """Commit what the agent left; False where nothing changed. On SchedulerError `refusal` says its kind."""
         message = f"{record.task_name}\n\nTask: {record.task_id}\nRun: {record.id}\n"
         try:
             self._work = await asyncio.to_thread(work.keep, self.tree, message)

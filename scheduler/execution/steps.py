@@ -82,7 +82,9 @@ class Steps:
         """One of the task's own commands, in the run's folder; what it says goes to the logs, under `label`."""
         self.log.say(f"{label}: {command.splitlines()[0]}")
         readers = {"stdout": Lines(), "stderr": Lines()}
-        outcome = await self._process([SHELL, "-c", command], b"", lambda name, data: readers[name].feed(data))
+        outcome = await self._process(
+            [SHELL, "-c", command], b"", lambda name, data: self.log.lines(name, readers[name].feed(data))
+        )
         for name, reader in readers.items():
             self.log.lines(name, reader.end())
         return outcome
@@ -122,8 +124,12 @@ class Steps:
         prompt = claude.build_prompt(self._order.rules, execution.command)
         self.log.say(f"run: {os.path.basename(argv[0])} {' '.join(argv[1:6])}")
         reader, errors = ResultReader(), Lines()
-        feeds: dict[str, Callable[[bytes], list[str]]] = {"stdout": reader.feed, "stderr": errors.feed}
-        outcome = await self._process(argv, prompt, lambda name, data: feeds[name](data))
+
+        def sink(name: str, data: bytes) -> bool:
+            self.log.lines(name, reader.feed(data) if name == "stdout" else errors.feed(data))
+            return name == "stderr" or reader.got_on
+
+        outcome = await self._process(argv, prompt, sink)
         self.log.lines("stdout", reader.end())
         self.log.lines("stderr", errors.end())
         report = reader.report()
@@ -141,18 +147,13 @@ class Steps:
     def _hook(self) -> Sequence[str]:
         return [sys.executable, "-I", "-S", str(Path(__file__).resolve().parent.parent / "hooks" / "post_tool_use.py")]
 
-    async def _process(
-        self,
-        argv: Sequence[str],
-        stdin: bytes,
-        feed: Callable[[str, bytes], list[str]],
-    ) -> agent.Outcome:
+    async def _process(self, argv: Sequence[str], stdin: bytes, sink: agent.Sink) -> agent.Outcome:
         left = max(self._deadline - asyncio.get_running_loop().time(), 0.001)
         outcome = await agent.carry_out(
             self._shop.pool,
             agent.AgentSpec(argv, self._folder, self.env, stdin, GRACE),
             agent.Limits(left, self._order.task.execution.stall_timeout),
-            lambda name, data: self.log.lines(name, feed(name, data)),
+            sink,
             self._cancel,
             self._started,
         )

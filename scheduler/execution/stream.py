@@ -12,6 +12,8 @@ from scheduler.core.report import AgentReport
 from scheduler.execution.transcript import Transcript, moment
 
 MAX_LINE = 32 * 1024 * 1024
+_HEARTBEATS = frozenset(["tool_progress", "keep_alive"])
+"""What newer clients send by the clock while a tool runs, whether or not it gets on."""
 
 
 class ResultReader:
@@ -28,11 +30,16 @@ class ResultReader:
         self._report = AgentReport()
         self._denied: dict[str, str] = {}
         self._costs: list[float | None] = []
+        self.got_on = False
 
     def feed(self, data: bytes) -> list[str]:
-        """The log lines (clean, without line breaks, not redacted) of the messages that `data` completes."""
+        """The log lines (clean, without line breaks, not redacted) of the messages that `data` completes.
+
+        `got_on` then says whether one of them is more than a heartbeat.
+        """
         lines = []
         start = 0
+        self.got_on = False
         while (end := data.find(b"\n", start)) >= 0:
             self._keep(data[start:end])
             lines += self._line()
@@ -63,6 +70,7 @@ class ResultReader:
         self._rest.clear()
         self._too_long = 0
         if dropped:
+            self.got_on = True
             return [f"… a line of {dropped} bytes was left out …"]
         if not line:
             return []
@@ -70,6 +78,7 @@ class ResultReader:
             message = json.loads(line)
         except (ValueError, RecursionError):
             message = None
+        self.got_on = self.got_on or not (isinstance(message, dict) and message.get("type") in _HEARTBEATS)
         if not isinstance(message, dict):
             return [plain(line.decode("utf-8", "replace")).replace("\n", " ")[:LINE_LIMIT]]
         self._take(message)

@@ -195,6 +195,41 @@ def test_the_environment_of_a_run_is_built(own: Rig, tmp_path: Path) -> None:
     assert (tmp_path / "cwd").read_text().strip() == record["worktreePath"]
 
 
+def fake_client(folder: Path, script: str) -> Path:
+    """A program that answers as a client would."""
+    path = folder / "claude"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize(
+    "message, status, reason",
+    [('{"type":"tool_progress"}', "timeout", "stalled"), ('{"type":"user"}', "failure", "no-result")],
+)
+def test_a_client_whose_command_hangs_is_stalled_whatever_its_heart_does(
+    own: Rig, tmp_path: Path, message: str, status: str, reason: str
+) -> None:
+    client = fake_client(tmp_path, f"for i in 1 2 3 4 5 6 7 8; do echo '{message}'; sleep 0.3; done")
+    own.enable(
+        shell_task("job", "work", execution={"type": "claude", "command": "work", "stallTimeout": 1}),
+        client=str(client),
+    )
+    own.start()
+    record = own.run_to_end("job")
+    assert (record["status"], record["reason"]) == (status, reason), record
+
+
+def test_a_client_that_is_gone_is_a_failure_that_says_what_to_do(own: Rig, tmp_path: Path) -> None:
+    own.enable(shell_task("job", "", execution={"type": "claude", "command": "work"}), client=str(tmp_path / "gone"))
+    own.start()
+    record = own.run_to_end("job")
+    assert (record["status"], record["reason"]) == ("failure", "client-missing")
+    assert "install it, then 'enable' again" in record["error"]
+    assert "sessionId" not in record
+    nothing_left(own)
+
+
 # The steps around the agent
 
 

@@ -261,6 +261,18 @@ def test_a_line_without_end_is_left_out() -> None:
     assert read(b"y" * 1001, max_line=1000)[1] == ["… a line of 1001 bytes was left out …"]
 
 
+def test_a_heartbeat_is_no_progress() -> None:
+    reader = ResultReader()
+    beat = b'{"type":"tool_progress","tool_name":"Bash","elapsed_time_seconds":30}\n'
+    said = b'{"type":"assistant","message":{"content":[]}}\n'
+    for data, expected in ((beat, False), (beat + b'{"type":"keep_alive"}\n', False), (said[:9], False)):
+        reader.feed(data)
+        assert reader.got_on is expected
+    for data in (said[9:], beat + said + beat, b"a warning\n"):
+        reader.feed(data)
+        assert reader.got_on
+
+
 def test_the_log_holds_no_control_bytes() -> None:
     said = line(
         type="assistant",
