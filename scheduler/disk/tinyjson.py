@@ -61,8 +61,8 @@ except (ImportError, AttributeError, TypeError):
 
 def loads(data: bytes | str) -> Any:
     """The value that a JSON text holds; bytes are UTF-8. ValueError for anything else, however it is broken."""
-    text = _text(data)
     try:
+        text = _text(data)
         value, end = _scan(text, _skip(text, 0))
     except Exception:  # malformed text makes the scanner raise StopIteration, SystemError, RecursionError and more
         raise ValueError("not JSON") from None

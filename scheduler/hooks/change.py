@@ -49,8 +49,9 @@ def _prepare_logs(project: str) -> None:
 def _place(event: Mapping[str, Any], env: Mapping[str, str], run: str) -> Place | None:
     if not run:
         return place.of_event(event, env)
-    project = os.path.realpath(env.get("SCHEDULER_PROJECT", ""))
-    if not os.path.isdir(os.path.join(project, paths.CONFIG_FOLDER)):
+    named = env.get("SCHEDULER_PROJECT", "")
+    project = os.path.realpath(named)
+    if not os.path.isabs(named) or not os.path.isdir(os.path.join(project, paths.CONFIG_FOLDER)):
         return None
     # The agent may have gone elsewhere; its worktree is the one of the project that it is in, or began in.
     for found in place.around(event, env):

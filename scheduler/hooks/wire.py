@@ -54,6 +54,8 @@ def _read(fd: int) -> tuple[bytes, bool]:
     while left and (part := _read_some(fd, min(left, 1 << 16), NEXT_BYTES if parts else FIRST_BYTE)):
         parts.append(part)
         left -= len(part)
+        if part.endswith(b"}\n"):  # so the client ends its one line; nobody need wait for it to close the pipe
+            break
     return b"".join(parts), left > 0
 
 
