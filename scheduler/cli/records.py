@@ -98,7 +98,12 @@ def _moment(context: Context, text: str) -> datetime:
 
 def _through_jq(context: Context, query: str, runs: list[dict[str, Any]]) -> str:
     done = process.run(
-        ["jq", "--", query], env=context.env, input=json.dumps(runs).encode(), timeout=JQ_SECONDS, check=False
+        # The space keeps a filter such as `-1` from being an option; old versions of jq have no `--`.
+        ["jq", "--raw-output", f" {query}"],
+        env=context.env,
+        input=json.dumps(runs).encode(),
+        timeout=JQ_SECONDS,
+        check=False,
     )
     if done.returncode:
         said = done.stderr.decode("utf-8", "replace").strip().splitlines()
