@@ -93,8 +93,11 @@ def merge(project: Project, branch: str) -> str:
     target = theirs
     if git.run(checkout, "merge-base", "--is-ancestor", ours, theirs, check=False).returncode:
         target = _merge_commit(project, branch, current, (ours, theirs))
+    noted = git.resolve(project, "ORIG_HEAD")
     done = git.run(checkout, "merge", "--ff-only", "--quiet", target, hooks=True, check=False, timeout=git.LONG)
     if done.returncode:
+        # The one thing that a merge changes before it looks whether it can be made.
+        git.run(checkout, "update-ref", *(("ORIG_HEAD", noted) if noted else ("-d", "ORIG_HEAD")), check=False)
         raise git.failed(done, "merge", "the main checkout is as it was; move away what is in the way")
     return target
 
