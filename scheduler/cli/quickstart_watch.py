@@ -48,8 +48,7 @@ def follow(own: Paths, root: str, patience: float) -> dict[str, dict[str, Any]]:
             raise SchedulerError("the tasks did not end in time", f"see {own.runner_log} (with --keep)")
         if control.request(own, {"verb": "status"}) is None:
             raise SchedulerError("the runner ended", f"its last words: {_last_line(own.runner_log)}")
-        records = history.fold(history.read(paths.history_file(root)))
-        for record in records:
+        for record in history.read(paths.history_file(root)):  # not folded: of a quick run the start is told too
             _started(record, seen)
             _output(root, record["taskId"], seen)
             _ended(record, seen)
