@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 
-from scheduler.errors import SchedulerError
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from scheduler.errors import SchedulerError
 
 CONFIG_FOLDER = os.path.join(".omc", "scheduler")
 _ID_CHARS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
@@ -29,9 +29,15 @@ def is_run_id(text: str) -> bool:
     return [len(p) for p in parts] == [8, 4, 4, 4, 12] and frozenset("0123456789abcdef").issuperset("".join(parts))
 
 
+def _error(message: str, hint: str) -> SchedulerError:
+    from scheduler.errors import SchedulerError  # only here: a hook that wants a path does not pay for it
+
+    return SchedulerError(message, hint)
+
+
 def _checked(ok: bool, kind: str, text: str) -> str:
     if not ok:
-        raise SchedulerError(f"not a {kind} id: {ascii(text)[:80]}", "ids are made of a-z, 0-9 and '-'")
+        raise _error(f"not a {kind} id: {ascii(text)[:80]}", "ids are made of a-z, 0-9 and '-'")
     return text
 
 
@@ -45,9 +51,9 @@ class Paths:
         home = env.get("HOME") or ""
         own = env.get("SCHEDULER_HOME") or ""
         if own and not os.path.isabs(own):
-            raise SchedulerError("SCHEDULER_HOME is not an absolute path", "set it to an absolute path, or unset it")
+            raise _error("SCHEDULER_HOME is not an absolute path", "set it to an absolute path, or unset it")
         if not own and not os.path.isabs(home):
-            raise SchedulerError("HOME is not set", "set HOME to your home folder")
+            raise _error("HOME is not set", "set HOME to your home folder")
         self.claude = env.get("CLAUDE_CONFIG_DIR") or os.path.join(home, ".claude")
         self.state = own or os.path.join(self.claude, "scheduler")
         self.logs = os.path.join(own or self.claude, "logs")
