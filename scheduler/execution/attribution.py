@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from scheduler.execution.containment import Change, Snapshot
+from scheduler.execution.refs import is_run_branch
 from scheduler.execution.trace import GitCommand
 
 _MOVE_TIP = frozenset("commit merge rebase cherry-pick revert reset am pull".split())
@@ -82,7 +83,8 @@ def attribute(
     """Part the changes of the main checkout into those that the run accounts for, and the others.
 
     `tool_paths`: real, absolute paths of files that the run's tool calls wrote. `commands`: its git commands, in their
-    order. `before`: the main checkout when the run began. `worktree`, `branch`: the run's own.
+    order. `before`: the main checkout when the run began. `worktree`, `branch`: the run's own. Branches of runs are in
+    neither part, but for one of another run that this run changed.
     """
     found = _Traces(on={str(main_root): before.head, str(worktree): branch})
     for command in commands:
@@ -92,7 +94,11 @@ def attribute(
     mine: list[Change] = []
     others: list[Change] = []
     for change in changes:
-        (mine if _accounts_for(found, wrote, change, main_root) else others).append(change)
+        if change.kind == "branch" and is_run_branch(change.what):
+            if change.what in found.branches - {branch}:
+                mine.append(change)
+        else:
+            (mine if _accounts_for(found, wrote, change, main_root) else others).append(change)
     return mine, others
 
 

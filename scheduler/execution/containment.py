@@ -1,20 +1,20 @@
 """The main checkout before and after a run: what it looks like, and what is different.
 
-Remote-tracking refs, refs of ours and branches of runs are left out: others than this run change them all the time.
+Remote-tracking refs and refs of ours are left out: others than this run change them all the time. So do branches of
+runs; they are looked at, for who deletes one of an earlier run (attribution.py lets go of the rest).
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
 from scheduler.execution import git
 from scheduler.execution.git import Project
-from scheduler.execution.refs import is_run_branch
 
 Kind = Literal["head", "branch", "tag", "stash", "index", "file"]
 
@@ -52,13 +52,12 @@ class Change:
     def __str__(self) -> str:
         noun = {"head": "HEAD", "stash": "the stash", "index": f"{self.what} in the index"}
         verb = "appeared" if self.before is None else "is gone" if self.after is None else "changed"
-        return f"{noun.get(self.kind, f'{self.kind} {self.what}')} {verb}"
+        was = f" (was {self.before[:12]})" if self.before and self.kind in ("branch", "tag") else ""
+        return f"{noun.get(self.kind, f'{self.kind} {self.what}')} {verb}{was}"
 
 
-def snapshot(
-    project: Project, *, since: Snapshot | None = None, ignore: Callable[[str], bool] = is_run_branch
-) -> Snapshot:
-    """Look at the main checkout, changing nothing in it. `ignore` says which branches are not looked at.
+def snapshot(project: Project, *, since: Snapshot | None = None) -> Snapshot:
+    """Look at the main checkout, changing nothing in it.
 
     Three processes at once, two where the index was not written since the snapshot `since`.
     """
@@ -70,11 +69,12 @@ def snapshot(
     with ThreadPoolExecutor(3) as pool:
         asked_status = pool.submit(git.run, checkout, *status, timeout=git.LONG)
         asked_index = None if same else pool.submit(git.run, checkout, "ls-files", "-s", "-z")
-        listed = _refs(git.run(checkout, *refs).stdout, ignore)
+        lines = os.fsdecode(git.run(checkout, *refs).stdout).splitlines()
         index = since.index if since is not None and asked_index is None else b""
         if asked_index is not None:
             index = asked_index.result().stdout
         head, uncommitted, files = _status(project, asked_status.result().stdout)
+    listed = {name: commit for commit, _, name in (line.partition(" ") for line in lines)}
     stash = listed.pop("refs/stash", None)
     return Snapshot(head, listed, _stash(project, stash), index, files, uncommitted, stamp)
 
@@ -84,15 +84,6 @@ def _stamp(project: Project) -> tuple[int, ...] | None:
         info = os.stat(project.common_dir / "index")
         return info.st_mtime_ns, info.st_size, info.st_ino
     return None
-
-
-def _refs(output: bytes, ignore: Callable[[str], bool]) -> dict[str, str]:
-    found = {}
-    for line in os.fsdecode(output).splitlines():
-        commit, _, name = line.partition(" ")
-        if not (name.startswith(_BRANCHES) and ignore(name.removeprefix(_BRANCHES))):
-            found[name] = commit
-    return found
 
 
 def _stash(project: Project, top: str | None) -> tuple[str, ...]:
