@@ -77,7 +77,7 @@ class _Run:
         where = Isolated(self._order, self._shop, self._scratch)
         try:
             self._record = await where.plan(self._record)
-        except SchedulerError as error:
+        except (SchedulerError, OSError) as error:
             self._announce()
             return self._final(None, _failed(Reason.WORKTREE_FAILED, error))
         if where.skip is not None:
@@ -88,19 +88,26 @@ class _Run:
             await where.create(self._notes)
             steps = self._steps(where.folder)
             ended = await self._work(steps)
-        except SchedulerError as error:
+        except (SchedulerError, OSError) as error:
             ended = _failed(Reason.WORKTREE_FAILED, error)
         if steps is not None and ended.verdict.status is Status.SUCCESS:
             ended = await self._keep(where, steps, ended)
         if not where.contained:
-            violation = await where.contain(self._notes)
-            self._notes += [violation] if violation else []
+            await self._note_violation(where)
         final = self._final(steps, ended)
         self._shop.update(final.id, phase="ended", record=final.to_json())
         if final.commit is not None and self._order.task.execution.worktree.push:
             # Only now: a crash while it is pushed leaves a success on record, never a pushed branch of a failed run.
             final = await where.push(final)
         return await where.settle(final)
+
+    async def _note_violation(self, where: Isolated) -> None:
+        """What a run that has failed anyhow did to the main checkout."""
+        try:
+            violation = await where.contain(self._notes)
+        except (SchedulerError, OSError) as error:
+            violation = f"the main checkout could not be looked at: {_said(error)}"
+        self._notes += [violation] if violation else []
 
     async def _work(self, steps: Steps) -> Ended:
         """Set-up, precheck and the agent."""
@@ -135,13 +142,14 @@ class _Run:
             if changed:
                 ended = await self._verify(steps, ended)
             violation = await where.contain(self._notes)
-        except SchedulerError as error:
+        except (SchedulerError, OSError) as error:
             reason = where.refusal or Reason.NOT_KEPT
-            return Ended(Verdict(Status.FAILURE, reason, error.message), ended.exit_code, ended.report)
-        if violation is not None and ended.verdict.status is Status.SUCCESS:
-            ended = Ended(Verdict(Status.FAILURE, Reason.CONTAINMENT, violation), ended.exit_code, ended.report)
+            return Ended(Verdict(Status.FAILURE, reason, _said(error)), ended.exit_code, ended.report)
         if ended.verdict.status is not Status.SUCCESS:
+            self._notes += [violation] if violation else []
             return ended
+        if violation is not None:
+            return Ended(Verdict(Status.FAILURE, Reason.CONTAINMENT, violation), ended.exit_code, ended.report)
         if not changed:
             return Ended(Verdict(Status.SUCCESS, Reason.NO_CHANGES), ended.exit_code, ended.report)
         self._record = self._record.evolve(**where.kept())
@@ -187,5 +195,9 @@ class _Run:
         return final.evolve(error=told, output=steps.log.tail())
 
 
-def _failed(reason: Reason, error: SchedulerError) -> Ended:
-    return Ended(Verdict(Status.FAILURE, reason, error.message), None)
+def _failed(reason: Reason, error: SchedulerError | OSError) -> Ended:
+    return Ended(Verdict(Status.FAILURE, reason, _said(error)), None)
+
+
+def _said(error: SchedulerError | OSError) -> str:
+    return error.message if isinstance(error, SchedulerError) else str(error)
