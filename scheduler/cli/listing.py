@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from scheduler.cli import output, record
-from scheduler.cli.context import Context, json_option, project_option
+from scheduler.cli.context import Context, complete_run, complete_task, json_option, project_option
 from scheduler.cli.triggers import moment_of
 from scheduler.cli.view import View, last_runs, look
 from scheduler.core import format as fmt
@@ -73,7 +73,7 @@ def _as_json(view: View, task: Task, last: dict[str, Any] | None) -> dict[str, A
 
 
 @click.command()
-@click.argument("name", metavar="ID|RUN")
+@click.argument("name", metavar="ID|RUN", shell_complete=lambda *at: complete_task(*at) or complete_run(*at))
 @project_option
 @json_option
 @click.pass_obj
@@ -124,7 +124,7 @@ def _show_task(view: View, task: Task, as_json: bool) -> None:
 
 
 @click.command("next")
-@click.argument("task_id", metavar="[ID]", required=False)
+@click.argument("task_id", metavar="[ID]", required=False, shell_complete=complete_task)
 @click.option("--count", "-n", type=click.IntRange(1, 10_000), default=10, show_default=True, help="How many.")
 @click.option("--from", "since", metavar="WHEN", help="Count from here: 'monday', an ISO 8601 time.")
 @project_option

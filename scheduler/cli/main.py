@@ -119,7 +119,8 @@ def main(args: Sequence[str] | None = None) -> int:
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     try:
         name = "claude-scheduler" if os.path.basename(sys.argv[0]) == "claude-scheduler" else "scheduler"
-        code = cli.main(args, name, COMPLETE_VAR, standalone_mode=False, obj=Context.current())
+        colour = False if os.environ.get("NO_COLOR") else None
+        code = cli.main(args, name, COMPLETE_VAR, standalone_mode=False, obj=Context.current(), color=colour)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except BrokenPipeError:
@@ -133,6 +134,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except SchedulerError as error:
         return _told(error)
     except OSError as error:
+        _flush_or_hush()
         place = f": {error.filename}" if error.filename else ""
         return _told(SchedulerError(f"{error.strerror or error}{place}", "mend this, then run the command again"))
     except Exception as error:
@@ -149,10 +151,19 @@ def _hush() -> int:
     return 0
 
 
+def _flush_or_hush() -> None:
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _hush()
+
+
 def _told(error: SchedulerError) -> int:
     from scheduler.core.plain import plain
 
-    click.echo(f"{click.style('error:', fg='red')} {' '.join(plain(error.message).split())}", err=True)
+    colour = False if os.environ.get("NO_COLOR") else None
+    click.secho("error:", fg="red", err=True, nl=False, color=colour)
+    click.echo(f" {' '.join(plain(error.message).split())}", err=True)
     if error.hint:
         click.echo(f"  {' '.join(plain(error.hint).split())}", err=True)
     return error.exit_code

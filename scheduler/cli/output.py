@@ -7,6 +7,7 @@ text that is shown goes through `plain`: names and messages come from files and 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from datetime import datetime
@@ -45,12 +46,15 @@ def say_json(value: object) -> None:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, wrap: Sequence[str] = ()) -> None:
-    """A table. On a terminal the columns named in `wrap` give way where it is too narrow."""
+    """A table, without its empty columns. On a terminal the columns named in `wrap` give way where it is too narrow."""
     cells = [[" ".join(plain(cell).split()) for cell in row] for row in rows]
+    full = [at for at in range(len(columns)) if any(row[at] for row in cells)]
+    shown = [columns[at] for at in full]
+    cells = [[row[at] for at in full] for row in cells]
     if sys.stdout.isatty():
-        _rich_table(columns, cells, wrap)
+        _rich_table(shown, cells, wrap)
     else:
-        _plain_table(columns, cells)
+        _plain_table(shown, cells)
 
 
 def _plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -70,7 +74,7 @@ def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]], wrap: Seq
         shown.add_column(Text(name), no_wrap=name not in wrap, overflow="fold" if name in wrap else "ellipsis")
     for row in rows:
         shown.add_row(*(Text(cell, _STYLES.get(cell[:1], "") if cell[1:2] == " " else "") for cell in row))
-    Console(highlight=False).print(shown)
+    Console(highlight=False, color_system=None if os.environ.get("NO_COLOR") else "auto").print(shown)
 
 
 def facts(pairs: Sequence[tuple[str, str]]) -> None:

@@ -22,7 +22,7 @@ EXIT = 3
 def write_report(error: Exception, argv: Sequence[str]) -> int:
     """Put the report into a file and print its path; the exit code of a bug."""
     text = _report(error, argv)
-    click.echo(f"{click.style('error:', fg='red')} this is a bug: {error!r:.300}", err=True)
+    click.echo(f"error: this is a bug: {error!a:.300}", err=True)
     try:
         name = f"report-{datetime.now():%Y%m%dT%H%M%S}-{os.getpid()}.txt"
         path = os.path.join(Paths(os.environ).reports, name)
@@ -51,6 +51,6 @@ def _without_values(argv: Sequence[str]) -> list[str]:
     for before, word in zip(["", *argv], argv, strict=False):
         if before == "--env" or word.startswith("--env="):
             head, _, _ = word.removeprefix("--env=").partition("=")
-            word = f"{'--env=' if word.startswith('--env=') else ''}{head}=…"
+            word = f"{'--env=' if word.startswith('--env=') else ''}{head}=..."
         shown.append(word)
     return shown

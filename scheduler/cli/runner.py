@@ -128,7 +128,7 @@ def _order(context: Context, root: str, what: dict[str, str], wait: bool, as_jso
         return 0
     if not as_json:
         output.note(f"run {run_id[:8]} of {what['task']} is on its way")
-    return _tell_end(context, _await_end(context, root, run_id), as_json)
+    return _tell_end(_await_end(context, root, run_id), as_json)
 
 
 def _await_end(context: Context, root: str, run_id: str) -> dict[str, Any]:
@@ -143,11 +143,11 @@ def _await_end(context: Context, root: str, run_id: str) -> dict[str, Any]:
     return final
 
 
-def _tell_end(context: Context, final: dict[str, Any], as_json: bool) -> int:
+def _tell_end(final: dict[str, Any], as_json: bool) -> int:
     if as_json:
         output.say_json(final)
     else:
-        output.facts(record.lines(final, context.now))
+        output.facts(record.lines(final, Context.current().now))
     return int(final["status"] != "success")
 
 

@@ -140,7 +140,8 @@ def discard(context: Context, /, run_id: str, yes: bool, folder: str | None, as_
     if as_json:
         output.say_json({"runId": found["id"], "discarded": dropped or removed})
     elif dropped or removed:
-        output.say(f"the work of run {found['id'][:8]} is gone")
+        what = found.get("worktreeBranch") or "what was kept of it"
+        output.say(f"dropped the work of run {found['id'][:8]}: {what}")
     else:
         output.say(f"run {found['id'][:8]} had left nothing")
 

@@ -99,9 +99,9 @@ def _recent(roots: list[str]) -> list[dict[str, Any]]:
 def _show(context: Context, answer: dict[str, Any]) -> None:
     runner, now = answer["runner"], context.now
     if runner:
-        since = output.instant(runner["startedAt"], now)
-        stopping = ", stopping" if runner["stopping"] else ""
-        output.say(f"the runner is at work (pid {runner['pid']}, version {runner['version']}, since {since}){stopping}")
+        began = output.instant(runner["startedAt"], now)
+        doing = "is stopping" if runner["stopping"] else "is at work"
+        output.say(f"the runner {doing} (pid {runner['pid']}, version {runner['version']}, started {began})")
     else:
         output.say("no runner is at work")
     for entry in answer["projects"]:
