@@ -233,9 +233,14 @@ def _reads(project: Project) -> Iterator[Repo | None]:
 
     Only refs and settings are asked for, which it reads by itself; objects would start a git outside our door.
     """
-    from git import Repo
+    from git import InvalidGitRepositoryError, NoSuchPathError, Repo
 
-    with Repo(project.common_dir, expand_vars=False) as repo:
+    try:
+        opened = Repo(project.common_dir, expand_vars=False)
+    except (InvalidGitRepositoryError, NoSuchPathError):  # an agent has damaged or removed it: git says what is wrong
+        yield None
+        return
+    with opened as repo:
         settings = repo.config_reader("repository")
         strange = any(settings.has_option("extensions", name) for name in ("objectformat", "refstorage"))
         yield None if strange or os.path.realpath(repo.common_dir) != str(project.common_dir) else repo
