@@ -8,7 +8,8 @@
         "open": [{"kind": "failed" | "review" | "kept-worktree" | "usage-limit" | "config",
                   "run": id8 | null, "task": id | null, "at": <epoch s>}]}}}
 
-The runner or the CLI writes it, whichever changed something. It is derived: whatever is lost in it is computed again.
+Each project is one line, so that a hook need not read the others. The runner or the CLI writes the file, whichever
+changed something. It is derived: whatever is lost in it is computed again.
 Hook-safe, Python 3.9 syntax.
 """
 
@@ -27,13 +28,18 @@ if TYPE_CHECKING:
 
 VERSION = 1
 LIMIT = 4 << 20
+_BEGIN, _END = b',"projects":{\n', b"\n}}\n"
 _KEEP: Any = object()
 
 
-def read(path: AnyPath) -> dict[str, Any] | None:
-    """The glance, its `projects` a dict of dicts; None when it is absent, damaged, too large or of another version."""
+def read(path: AnyPath, only: str | None = None) -> dict[str, Any] | None:
+    """The glance, its `projects` a dict of dicts; None when it is absent, damaged, too large or of another version.
+
+    `only` leaves all projects but that one out.
+    """
     try:
-        found = tinyjson.loads(files.read_bounded(path, LIMIT))
+        data = files.read_bounded(path, LIMIT)
+        found = tinyjson.loads(data if only is None else _without_others(data, only))
     except (OSError, ValueError):
         return None
     if not isinstance(found, dict) or found.get("version") != VERSION:
@@ -42,6 +48,22 @@ def read(path: AnyPath) -> dict[str, Any] | None:
     if not isinstance(projects, dict) or not all(isinstance(entry, dict) for entry in projects.values()):
         return None
     return found
+
+
+def _without_others(data: bytes, project: str) -> bytes:
+    """The text as `_text` writes it, with one project's line at most. Any other text is given back as it is."""
+    head, begin, rest = data.partition(_BEGIN)
+    if not begin or not rest.endswith(_END):
+        return data
+    at = data.find(b"\n" + tinyjson.quote(project).encode() + b":", len(head)) + 1
+    line = data[at : data.find(b"\n", at)].rstrip(b",") if at else b""
+    return head + _BEGIN + line + _END
+
+
+def _text(glance: dict[str, Any]) -> bytes:
+    lines = [f"{tinyjson.quote(name)}:{tinyjson.dumps(entry)}" for name, entry in glance["projects"].items()]
+    head = tinyjson.dumps({name: value for name, value in glance.items() if name != "projects"})
+    return head[:-1].encode() + _BEGIN + ",\n".join(lines).encode() + _END
 
 
 def update(
@@ -66,7 +88,7 @@ def update(
         if runner is not _KEEP:
             glance["runner"] = runner
         glance["writtenAt"] = now
-        files.write_atomic(path, tinyjson.dumps(glance).encode() + b"\n")
+        files.write_atomic(path, _text(glance))
 
 
 def _read_or_move_aside(path: AnyPath, now: float) -> dict[str, Any]:

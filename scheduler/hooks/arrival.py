@@ -26,7 +26,7 @@ def answer(event: dict[str, Any], env: Mapping[str, str], now: float) -> dict[st
     if where is None:
         return None
     paths = Paths(env)
-    known = glance.read(paths.glance) or {}
+    known = glance.read(paths.glance, where.project) or {}
     entry = known.get("projects", {}).get(where.project, {})
     goes_on = event.get("source") in ("clear", "compact")
     if not entry.get("enabled"):
@@ -55,7 +55,7 @@ def _enabled(
     if not env.get("CLAUDE_CODE_ENTRYPOINT", "").startswith("sdk"):  # with -p nobody sees it
         after.update(at=now, shown=[run["run"] for run in greeting.recent(entry)])
     if after != before:
-        seen.save(paths, project, after)
+        seen.save(paths, project, after, before)
     if not entry.get("active") and len(lines) < 2 and not greeting.is_suspended(entry):
         return None
     context = greeting.context(entry, runs, now)

@@ -28,7 +28,7 @@ def answer(event: dict[str, Any], env: Mapping[str, str], now: float) -> dict[st
     if where is None:
         return None
     paths = Paths(env)
-    entry = (glance.read(paths.glance) or {}).get("projects", {}).get(where.project, {})
+    entry = (glance.read(paths.glance, where.project) or {}).get("projects", {}).get(where.project, {})
     enabled = bool(entry.get("enabled"))
     if enabled and (not entry.get("active") or wake.is_alive(paths)):
         return None
@@ -39,7 +39,7 @@ def answer(event: dict[str, Any], env: Mapping[str, str], now: float) -> dict[st
     if not waiting or not remind:
         return None
     waiting = int(greeting.number(entry, "active")) if enabled else waiting
-    seen.save(paths, where.project, {**memory, "reminded": now, "waiting": waiting})
+    seen.save(paths, where.project, {**memory, "reminded": now, "waiting": waiting}, memory)
     said = words(greeting.plain(os.path.basename(where.project), 60), waiting, enabled=enabled)
     client = os.getppid()
     wake.detach(lambda: terminal.say_after(client, said))

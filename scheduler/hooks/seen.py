@@ -1,9 +1,11 @@
 """What the hooks remember of a project between two sessions: a small file each, which may be lost.
 
-    {"project": path, "at": <epoch s of the last start line>, "shown": [id8 of runs it told of],
-     "woken": <epoch s of the last attempt to start a runner>, "reminded": <epoch s of the last reminder>,
-     "waiting": <n of tasks that the last reminder was about, until the next start line>}
+    {"project": path, "shown": [id8 of runs that a start line told of],
+     "woken": <epoch s of the last attempt to start a runner>, "refreshed": <… of the last background set-up>,
+     "reminded": <… of the last reminder>, "waiting": <n of tasks it was about, until the next start line>}
 
+`at`, the moment of the last start line, is the file's time: mostly nothing else changes, and to replace a file costs
+more than all the rest of SessionStart.
 Hook-safe, Python 3.9 syntax.
 """
 
@@ -24,12 +26,14 @@ _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567
 
 
 def load(paths: Paths, project: str) -> dict[str, Any]:
-    """What is remembered of a project; empty where that is nothing."""
+    """What is remembered of a project, with `at`; empty where that is nothing."""
+    path = _file(paths, project)
     try:
-        found = tinyjson.loads(files.read_bounded(_file(paths, project), _LIMIT))
+        found = tinyjson.loads(files.read_bounded(path, _LIMIT))
+        at = os.stat(path).st_mtime
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) and found.get("project") == project else {}
+    return {**found, "at": at} if isinstance(found, dict) and found.get("project") == project else {}
 
 
 def shown(seen: dict[str, Any]) -> list[Any]:
@@ -38,10 +42,18 @@ def shown(seen: dict[str, Any]) -> list[Any]:
     return told if isinstance(told, list) else []
 
 
-def save(paths: Paths, project: str, seen: dict[str, Any]) -> None:
-    """Remember `seen` of a project, in place of what was."""
-    data = tinyjson.dumps({**seen, "project": project}).encode() + b"\n"
-    files.write_atomic(_file(paths, project), data, durable=False)
+def save(paths: Paths, project: str, seen: dict[str, Any], before: dict[str, Any]) -> None:
+    """Remember `seen` of a project in place of `before`, which was loaded. What the disk does not take is not kept."""
+    path = _file(paths, project)
+    at = seen.get("at", 0)
+    kept = {**seen, "project": project}
+    kept.pop("at", None)
+    try:
+        if {**kept, "at": 0} != {**before, "at": 0}:
+            files.write_atomic(path, tinyjson.dumps(kept).encode() + b"\n", durable=False)
+        os.utime(path, (at, at))
+    except OSError:  # a full disk is no reason to keep what there is to say from the user
+        pass
 
 
 def _file(paths: Paths, project: str) -> str:

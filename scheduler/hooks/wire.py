@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Answer = Callable[[Event, Mapping[str, str], float], Optional[dict[str, Any]]]
 
 LIMIT = 4 << 20
-FIRST_BYTE = 0.06  # s; the client writes at once, and a hook may take 100 ms in all
+FIRST_BYTE = 0.08  # s; the client writes at once, and a hook may take 100 ms in all
 NEXT_BYTES = 0.5  # s; a busy client that has begun to write is waited for
 LOG_LIMIT = 1 << 20
 

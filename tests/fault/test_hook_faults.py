@@ -551,6 +551,18 @@ def test_a_disk_that_takes_no_more_costs_only_the_note(bed: Bed) -> None:
     assert bed.changes() == []
 
 
+def test_a_disk_that_takes_no_more_does_not_silence_the_start(bed: Bed) -> None:
+    done = subprocess.run(
+        ["sh", "-c", 'ulimit -f 0; exec sh "$0" session_start', LAUNCHER],
+        input=json.dumps(bed.event("SessionStart", source="startup")).encode(),
+        cwd=bed.project,
+        env=bed.env,
+        capture_output=True,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert "Scheduler: on" in json.loads(done.stdout)["systemMessage"]
+
+
 def test_a_run_that_names_no_project_is_silence(bed: Bed) -> None:
     for project in ("", "relative", "/nowhere", "/", str(bed.folder)):
         env = {"SCHEDULER_RUN_ID": RUN, "SCHEDULER_TASK_ID": "nightly", "SCHEDULER_PROJECT": project}

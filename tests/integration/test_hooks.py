@@ -387,6 +387,7 @@ def test_a_runner_that_never_came_up_is_said_and_one_that_did_is_not(bed: Bed) -
     bed.start()
     (file,) = (bed.state / "seen").iterdir()
     memory = json.loads(file.read_text())
+    assert set(memory) == {"project", "shown", "woken"}
     glance.update(bed.paths.glance, None, None, now=memory["woken"] - 100)
     assert "is being started." in lines(bed.start())[0]  # only seconds ago
     file.write_text(json.dumps({**memory, "woken": memory["woken"] - 50}))
@@ -477,14 +478,24 @@ IMPORTED = {
     "scheduler.disk.files",
     "scheduler.disk.paths",
     "scheduler.disk.tinyjson",
-    "scheduler.errors",
     "scheduler.hooks",
     "scheduler.hooks.place",
     "scheduler.hooks.wire",
 }
 TELLING = IMPORTED | {f"scheduler.hooks.{name}" for name in ("greeting", "seen", "tasks", "wake")}
 TELLING |= {"scheduler.disk.glance"}
-STANDARD = {"__future__", "_collections_abc", "_json", "_stat", "errno", "fcntl", "genericpath", "os", "posixpath"}
+STANDARD = {
+    "__future__",
+    "_collections_abc",
+    "_json",
+    "_stat",
+    "errno",
+    "fcntl",
+    "gc",
+    "genericpath",
+    "os",
+    "posixpath",
+}
 STANDARD |= {"select", "stat", "time", "_socket"}
 
 

@@ -48,6 +48,30 @@ def test_an_update_leaves_the_others_alone(path: Path) -> None:
     assert (found["runner"], found["projects"]["/b/ö \"'"]["tasks"]) == (None, 9)
 
 
+def test_one_project_is_read_without_the_others(path: Path) -> None:
+    names = ["/a", "/a/b", '/with "quotes"', "/ü\n", "/a\\"]
+    for number, name in enumerate(names):
+        glance.update(path, name, {**ENTRY, "tasks": number, "suspended": '\n"/gone":{}'}, runner={"pid": 5})
+    for number, name in enumerate(names):
+        found = glance.read(path, name)
+        assert found is not None
+        assert (list(found["projects"]), found["projects"][name]["tasks"], found["runner"]) == (
+            [name],
+            number,
+            {"pid": 5},
+        )
+    for name in ("/gone", "", "/a/", "b"):
+        found = glance.read(path, name)
+        assert found is not None
+        assert found["projects"] == {}
+    path.write_text(json.dumps(glance.read(path), indent=1))  # written by somebody else
+    found = glance.read(path, "/a/b")
+    assert found is not None
+    assert found["projects"]["/a/b"]["tasks"] == 1
+    path.write_bytes(path.read_bytes()[:-3])
+    assert glance.read(path, "/a/b") is None
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -67,7 +91,7 @@ def test_an_update_leaves_the_others_alone(path: Path) -> None:
 def test_what_is_damaged_is_not_read_and_moved_aside_by_the_next_update(path: Path, content: bytes) -> None:
     path.parent.mkdir()
     path.write_bytes(content)
-    assert glance.read(path) is None
+    assert (glance.read(path), glance.read(path, "/a")) == (None, None)
     glance.update(path, "/a", ENTRY, now=5.0)
     assert (path.parent / "glance.json.corrupt-5").read_bytes() == content
     found = glance.read(path)
