@@ -53,7 +53,7 @@ def _text(verb: str, words: str) -> str:
     output = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="replace", write_through=True)
     with redirect_stdout(output), redirect_stderr(output):
         code = _run([verb, *arguments])
-    text = output.buffer.getvalue().decode("utf-8", "replace").strip("\n")  # type: ignore[attr-defined]
+    text = output.buffer.getvalue().decode("utf-8", "replace").strip("\n")
     if len(text) > TEXT_LIMIT:
         text = text[:TEXT_LIMIT].rpartition("\n")[0] + "\n… cut; the shell shows all of it"
     return text or ("nothing to show" if code == 0 else f"error: 'scheduler {verb}' ended with code {code}")
