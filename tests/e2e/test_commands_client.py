@@ -94,7 +94,7 @@ def test_it_validates_installs_answers_and_leaves(client: Path, own: Rig, cache:
 
 
 def test_it_installs_from_a_git_repository(client: Path, own: Rig, cache: Path, tmp_path: Path) -> None:
-    source = tmp_path / "marketplace"
+    source, marketplace = tmp_path / "source", tmp_path / "marketplace"
     files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
     for name in filter(None, os.fsdecode(files).split("\0")):
         if (ROOT / name).is_file():
@@ -105,11 +105,15 @@ def test_it_installs_from_a_git_repository(client: Path, own: Rig, cache: Path, 
     own.git("init", "-q", str(source), cwd=tmp_path)
     own.git("add", "-A", cwd=source)
     own.git("-c", "user.name=T", "-c", "user.email=t@x", "commit", "-q", "-m", "plugin", cwd=source)
+    (marketplace / ".claude-plugin").mkdir(parents=True)
+    entry = {"name": "scheduler", "source": {"source": "url", "url": f"file://{source}"}}
+    listed = {"name": "by-git", "owner": {"name": "T"}, "plugins": [entry]}
+    (marketplace / ".claude-plugin" / "marketplace.json").write_text(json.dumps(listed))
     own.enable(shell_task("nightly", "true"))
     with StandIn() as api:
         env = {**client_environment(own.home, api), **own.env, "XDG_CACHE_HOME": str(cache)}
-        plugin(client, env, "marketplace", "add", f"file://{source}")
-        plugin(client, env, "install", "scheduler@claude-scheduler")
+        plugin(client, env, "marketplace", "add", str(marketplace))
+        plugin(client, env, "install", "scheduler@by-git")
         result = ask(client, own, api, cache, "-p", "/scheduler:list")
         assert re.search(r"nightly +nightly +on", result["result"]), result
 
