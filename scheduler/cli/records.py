@@ -186,21 +186,28 @@ def _follow(path: str, begin: int) -> Iterator[str]:
         file.seek(begin)
     rest = b""
     while True:
+        # Looked up before the read: once a file is renamed nobody writes to it, so the read after that is its last.
+        later = _later(file, path)
         data = file.read() if file is not None else b""
         *whole, rest = (rest + data).split(b"\n")
         yield from map(_text, whole)
-        if data:
-            continue
-        if file is None or not _is_same(file, path):
-            # Whatever was written before the rename has been read: writers never go on in a renamed file.
-            file, left = _open(path), file
-            if left is not None:
-                yield from map(_text, (rest + left.read()).split(b"\n")[:-1])
-                rest = b""
-                left.close()
+        if later is not None:
             if file is not None:
-                continue
-        time.sleep(FOLLOW)
+                file.close()
+            file, rest = later, b""
+        elif not data:
+            time.sleep(FOLLOW)
+
+
+def _later(file: Any, path: str) -> Any:
+    """The part of the log that comes after `file`, opened; None while there is none."""
+    if file is None:
+        return _open(path)
+    parts = [*files.rotated(path), path]
+    at = next((at for at, part in enumerate(parts) if _is_same(file, part)), None)
+    if at is None:  # removed by the retention
+        return _open(path)
+    return _open(parts[at + 1]) if at + 1 < len(parts) else None
 
 
 def _open(path: str) -> Any:
