@@ -7,6 +7,9 @@ import re
 import unicodedata
 
 LINE_LIMIT = 16 * 1024
+OVERLAP = 4 * 1024
+_HELD = 4 * LINE_LIMIT
+_LONGEST_ESCAPE = 4200
 _ESCAPE = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]{0,4096}(?:\x07|\x1b\\)?|[ -/]*[0-~]?)|\x9b[0-?]*[ -/]*[@-~]"
 )
@@ -33,39 +36,79 @@ def _spelt(char: str) -> str:
     return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"
 
 
+def notice(count: int) -> str:
+    """What stands at the end of a line of which `count` characters are missing."""
+    return f" [{count} characters cut]"
+
+
+_NOTICE = re.compile(r" \[(\d{1,15}) characters cut\]\Z")
+
+
+def without_notice(line: str) -> tuple[str, int]:
+    """A line without its notice, and the number there (0 where it has none)."""
+    found = _NOTICE.search(line, max(0, len(line) - 40))
+    return (line[: found.start()], int(found[1])) if found else (line, 0)
+
+
 class Lines:
     """Cuts a stream of bytes into clean lines.
 
-    Of a progress line (`\\r`) only its last state is kept; a line longer than 16 KB is cut, and says so; bytes that are
-    no UTF-8 become U+FFFD.
+    Of a progress line (`\\r`) only its last state is kept; bytes that are no UTF-8 become U+FFFD. A line longer than
+    16 KB comes with the 4 KB after them and then a notice of all that is over 16 KB: whoever redacts it needs to see
+    the whole of a secret at that place, and cuts afterwards (`redact.Stream`).
     """
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._rest = ""
         self._dropped = 0
+        self._returned = False  # the line so far ends in `\\r`: what comes next, but a newline, begins it anew
 
     def feed(self, data: bytes) -> list[str]:
         """The lines that `data` completes."""
-        *whole, rest = (self._rest + self._decoder.decode(data)).split("\n")
+        first, *others = self._decoder.decode(data).split("\n")
         lines = []
-        for line in whole:
-            lines.append(self._finish(line))
-            self._dropped = 0
-        if len(rest) > 2 * LINE_LIMIT:
-            self._dropped += len(rest) - LINE_LIMIT
-            rest = rest[:LINE_LIMIT]
-        self._rest = rest
+        self._add(first)
+        for piece in others:
+            lines.append(self._finish())
+            self._add(piece)
         return lines
 
     def end(self) -> list[str]:
         """The last line, where the stream did not end in a newline."""
-        last = self._rest + self._decoder.decode(b"", final=True)
-        self._rest = ""
-        return [self._finish(last)] if last else []
+        self._add(self._decoder.decode(b"", final=True))
+        return [self._finish()] if self._rest or self._returned else []
 
-    def _finish(self, line: str) -> str:
-        line = line.rstrip("\r")
-        line = plain(line[line.rfind("\r") + 1 :])
-        dropped = self._dropped + max(len(line) - LINE_LIMIT, 0)
-        return line[:LINE_LIMIT] + (f" [{dropped} characters cut]" if dropped else "")
+    def _add(self, piece: str) -> None:
+        if not piece:
+            return
+        state = piece.rstrip("\r")
+        last = state.rfind("\r") + 1
+        if state and (last or self._returned):
+            self._rest, self._dropped = "", 0
+        if state:
+            self._returned = False
+        self._returned = self._returned or len(state) < len(piece)
+        if self._dropped:
+            # What follows a gap is not joined to what comes before it: together they would be neither.
+            self._dropped += len(state) - last
+            return
+        self._rest += state[last:]
+        if len(self._rest) > _HELD:
+            self._hold()
+
+    def _hold(self) -> None:
+        """Keep of a very long line what may be written."""
+        escape = self._rest.rfind("\x1b", len(self._rest) - _LONGEST_ESCAPE)
+        whole = escape if escape >= 0 else len(self._rest)
+        clean = plain(self._rest[:whole])
+        self._rest = clean + self._rest[whole:]
+        if len(clean) > LINE_LIMIT + OVERLAP:
+            self._dropped = len(self._rest) - LINE_LIMIT - OVERLAP
+            self._rest = clean[: LINE_LIMIT + OVERLAP]
+
+    def _finish(self) -> str:
+        line = plain(self._rest)
+        over = len(line) - LINE_LIMIT + self._dropped
+        self._rest, self._dropped, self._returned = "", 0, False
+        return line[: LINE_LIMIT + OVERLAP] + (notice(over) if over > 0 else "")

@@ -1,0 +1,134 @@
+"""Secrets that are known by their value: found in every form in which a program may print them. Pure."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import re
+import shlex
+import urllib.parse
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from scheduler.core.named import harmless, names_secret
+from scheduler.core.shapes import Span
+
+MIN_LENGTH = 8
+KIND = "known"
+_CHUNK = 16
+_COMMON_FIRST = " etaoinsrhldcumfpgwybv_-k./=:,\"'()0123456789xETAOINSRHLDCUMFPGWYBVjqzKXJQZ"
+
+
+def known_values(environment: Mapping[str, str], config_env: Mapping[str, str]) -> tuple[str, ...]:
+    """The values to mask, of the environment and of a config's variables: those whose name has a whole part such as
+    TOKEN, SECRET, PASSWORD, KEY or AUTH, of at least 8 characters, and never a path, a number or a boolean."""
+    found = {
+        value.strip()
+        for variables in (environment, config_env)
+        for name, value in variables.items()
+        if names_secret(name)
+    }
+    return tuple(sorted(value for value in found if len(value) >= MIN_LENGTH and not harmless(value)))
+
+
+class _Needle(NamedTuple):
+    text: str
+    anchor: int
+    form: str
+    offset: int
+    """Where in its whole `form` the needle stands: a long base64 form, which tools wrap, is searched in pieces."""
+
+
+class Known:
+    """The secrets of one run, compiled once. All are searched for in one pass: each by three characters of its own that
+    begin with its rarest one."""
+
+    def __init__(self, values: Iterable[str]) -> None:
+        self._needles: dict[str, list[_Needle]] = defaultdict(list)
+        for text, form, offset in sorted(_texts(values)):
+            anchor = max(range(len(text) - 2), key=lambda at: (_rarity(text[at]), -at))
+            self._needles[text[anchor : anchor + 3]].append(_Needle(text, anchor, form, offset))
+        rests: dict[str, list[str]] = defaultdict(list)
+        for three in self._needles:
+            rests[three[0]].append(re.escape(three[1:]))
+        # The lookahead lets hits overlap.
+        groups = [f"{re.escape(first)}(?={'|'.join(rest)})" for first, rest in rests.items()]
+        self._pattern = re.compile("|".join(groups)) if groups else None
+
+    def spans(self, text: str) -> Iterator[Span]:
+        """Where the secrets stand; the spans may overlap."""
+        if self._pattern is None:
+            return
+        last = Span(0, 0, KIND)
+        for match in self._pattern.finditer(text):
+            at = match.start()
+            for needle in self._needles[text[at : at + 3]]:
+                start = at - needle.anchor
+                inside = last.start <= start and start + len(needle.text) <= last.end
+                if start >= 0 and not inside and text.startswith(needle.text, start):
+                    last = _whole(text, start, needle)
+                    yield last
+
+
+def _whole(text: str, start: int, needle: _Needle) -> Span:
+    """The hit, with as much of the needle's form around it as the text has."""
+    end, before, after = start + len(needle.text), needle.offset, needle.offset + len(needle.text)
+    while before > 0 and start > 0 and text[start - 1] == needle.form[before - 1]:
+        start, before = start - 1, before - 1
+    while after < len(needle.form) and end < len(text) and text[end] == needle.form[after]:
+        end, after = end + 1, after + 1
+    return Span(start, end, KIND)
+
+
+def _rarity(char: str) -> int:
+    place = _COMMON_FIRST.find(char)
+    return place if place >= 0 else len(_COMMON_FIRST)
+
+
+def _texts(values: Iterable[str]) -> set[tuple[str, str, int]]:
+    """What to search for: the text, the form it is of, and its offset there."""
+    texts = set()
+    for value in values:
+        for secret in {value, value.strip(), *(line.strip() for line in value.splitlines())}:
+            if len(secret) >= MIN_LENGTH:
+                texts |= {(form, form, 0) for form in _spelt(secret) if "\n" not in form}
+        for form in _base64(value) if len(value) >= MIN_LENGTH else ():
+            if len(form) < 2 * _CHUNK:
+                texts.add((form, form, 0))
+            else:
+                starts = [*range(0, len(form) - _CHUNK, _CHUNK), len(form) - _CHUNK]
+                texts |= {(form[at : at + _CHUNK], form, at) for at in starts}
+    return texts
+
+
+def _spelt(secret: str) -> set[str]:
+    """The secret as such, backwards, and as URLs, JSON, shells, XML and hexadecimal dumps write it."""
+    quote = urllib.parse.quote
+    forms = {secret, secret[::-1], quote(secret), quote(secret, safe=""), urllib.parse.quote_plus(secret)}
+    forms |= {re.sub("%[0-9A-F]{2}", lambda m: m.group().lower(), form) for form in forms if "%" in form}
+    once = {json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]}
+    once |= {form.replace("/", "\\/") for form in once}
+    forms |= once | {json.dumps(form)[1:-1] for form in once}
+    quoted = shlex.quote(secret)
+    forms |= {quoted[1:-1] if quoted != secret else secret, secret.replace("'", "'\\''")}
+    forms.add(re.sub(r"([^\w@%+=:,./-])", r"\\\1", secret))
+    forms.add(re.sub(r'([$`"\\!])', r"\\\1", secret))
+    forms |= {html.escape(secret), html.escape(secret, quote=False)}
+    hexadecimal = _bytes(secret).hex()
+    return forms | {hexadecimal, hexadecimal.upper()}
+
+
+def _base64(secret: str) -> set[str]:
+    """The part of its base64 forms that does not depend on what stands around it, at each of the three offsets."""
+    data, forms = _bytes(secret), set()
+    for offset in range(3):
+        first, last = -(-8 * offset // 6), 8 * (offset + len(data)) // 6
+        for encode in (base64.standard_b64encode, base64.urlsafe_b64encode):
+            forms.add(encode(b"\0" * offset + data).decode()[first:last])
+    return forms
+
+
+def _bytes(secret: str) -> bytes:
+    return secret.encode("utf-8", "surrogatepass")
