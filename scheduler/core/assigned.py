@@ -17,11 +17,11 @@ FILL = "\v"
 """What has been masked already reads as this; it is white space, and in no value."""
 
 _ASSIGNMENT = r"""
-(?P<more>[\w.-]{0,40})
+(?P<more>[\w.-]{0,40})(?![\w.-])
 (?:
     [\\"'`\])]{0,4} [ \t]{0,8} (?P<sep>=>|:=|[!=]==?|[:=]|%3d|%3a) [ \t]{0,8}
     (?P<fold> (?P<mark>\\|[|>][+-]?)? [ \t]{0,8} \n [ \t]{0,40} )?
-  | [\\"'`]{0,2} [ \t]{0,4} ,? [ \t]{0,4} (?:\n[ \t]{0,40})? \\?["']? (?<![\w.-]) value
+  | [\\"'`]{0,2} [ \t]{0,4} ,? [ \t]{0,4} (?:\n[ \t]{0,40})? \\?["']? value
     \\?["']? [ \t]{0,4} [:=] [ \t]{0,4}
   | (?P<gap> [ \t]{1,8} (?:\\\n[ \t]{0,40})? | \\\n[ \t]{0,40} )
   | (?P<tag> > )
@@ -33,6 +33,7 @@ _NAMES = tuple(
 )
 _NAME_CHARS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-$")
 _QUOTE = re.compile(r"(?:[bBrRuUfFL@$]{1,2})?(\\{0,3}[\"'`])", re.ASCII)
+_NAME_LENGTH = 48
 _READ = 128  # characters of a value that suffice to judge it
 _LONGEST = 1024
 _CLOSED = {
@@ -68,7 +69,7 @@ def assigned(text: str, low: str) -> Iterator[Span]:
 
 def _assignment(text: str, match: re.Match[str]) -> Span | None:
     start, at = match.start(), match.end()
-    lowest = max(0, start - 48)
+    lowest = max(0, start - _NAME_LENGTH)
     while start > lowest and text[start - 1] in _NAME_CHARS:
         start -= 1
     name = text[start : match.end("more")]
@@ -84,7 +85,8 @@ def _assignment(text: str, match: re.Match[str]) -> Span | None:
         return None
     if match["fold"] is not None:
         # A value on the next line: a JSON string after its key, or what `|`, `>` or `\` announces.
-        if not (found.quoted if match["mark"] is None else _ends_line(text, found.end)):
+        key = text[match.end("more")] in "\"'"
+        if not (found.quoted and key if match["mark"] is None else _ends_line(text, found.end)):
             return None
     rest = _PLAIN_REST.match(text, found.end) if found.goes_on else None
     return Span(found.start, rest.end() if rest else found.end, kind)
@@ -162,7 +164,9 @@ def _likely(found: _Value, name: str, is_sure: Callable[[], bool]) -> bool:
     head = value[:_READ]
     if not quoted and _CALL.match(head):
         return False
-    if len(set(head)) == 1 or harmless(head) or names_itself(head) or parts(head) == parts(name):
+    if len(set(head)) == 1 or harmless(head):
+        return False
+    if len(value) <= _NAME_LENGTH and (names_itself(value) or parts(value) == parts(name)):
         return False
     if quoted:
         return not (_PROSE.fullmatch(head) and speaks_of_secrets(head))
