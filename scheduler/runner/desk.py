@@ -74,6 +74,7 @@ class Desk:
         self.wake = asyncio.Event()
         self._served: dict[str, int] = {}
         self._sweeping: asyncio.Task[None] | None = None
+        self._unswept = False
         self._starts = 0
 
     # What is due
@@ -264,12 +265,15 @@ class Desk:
 
     def sweep(self) -> None:
         """Delete the folders of removed worktrees, in the background."""
+        self._unswept = True
         if self._sweeping is None or self._sweeping.done():
             self._sweeping = asyncio.create_task(self._sweep())
 
     async def _sweep(self) -> None:
-        for complaint in await asyncio.to_thread(aftermath.empty_trash, self._paths):
-            log.warning(complaint)
+        while self._unswept:  # by a run that ended while the last sweep was under way
+            self._unswept = False
+            for complaint in await asyncio.to_thread(aftermath.empty_trash, self._paths):
+                log.warning(complaint)
 
     async def close(self) -> None:
         """Wait for what is under way in the background."""
@@ -277,5 +281,4 @@ class Desk:
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._sweeping is not None:
             await self._sweeping
-            await self._sweep()  # what was put there while the last sweep was under way
         await self._publisher.close()
