@@ -26,7 +26,7 @@ _HEX = frozenset("0123456789abcdef")
 def offer(tasks: int, *, set_up: bool) -> str:
     """For a project that has tasks and is not enabled."""
     what = f"{_count(tasks, 'task')} here {'is' if tasks == 1 else 'are'} not enabled"
-    verbs = "shows what would run and turns it on" if set_up else "sets the scheduler up and turns them on"
+    verbs = "shows what would run and turns it on" if set_up else "sets it up, shows what would run and turns it on"
     return f"Scheduler: {what}. /scheduler:enable {verbs}."
 
 

@@ -214,7 +214,7 @@ def test_fifos_devices_and_folders_in_the_place_of_files_do_not_hold_a_hook_up(b
     for hook in HOOKS:
         began = time.monotonic()
         process = subprocess.Popen(
-            [BASE, "-I", "-S", str(ROOT / "scheduler" / "hooks" / f"{hook}.py")],
+            ["sh", LAUNCHER, hook],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

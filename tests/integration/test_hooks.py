@@ -242,7 +242,7 @@ def test_tasks_of_a_project_that_is_not_enabled_are_offered(bed: Bed) -> None:
     assert bed.start() == {"systemMessage": said}
     Path(bed.paths.runtime).unlink()
     assert lines(bed.start()) == [
-        "Scheduler: 2 tasks here are not enabled. /scheduler:enable sets the scheduler up and turns them on."
+        "Scheduler: 2 tasks here are not enabled. /scheduler:enable sets it up, shows what would run and turns it on."
     ]
     assert (bed.start("clear"), bed.start("compact")) == (None, None)
     bed.write_config({"id": "off", "enabled": False})
