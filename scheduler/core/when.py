@@ -27,6 +27,14 @@ _DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "su
 _WHEN_HINT = 'Write "2026-12-01T09:00", "in 2h", "17:30", "tomorrow 09:00", "monday 9:00", …'
 
 
+def from_iso(text: str) -> datetime:
+    """A moment as files write it: ISO 8601 with offset, or with Z. ValueError for anything else."""
+    moment = datetime.fromisoformat(text[:-1] + "+00:00" if text.endswith("Z") else text)
+    if moment.tzinfo is None:
+        raise ValueError("a moment without an offset")
+    return moment
+
+
 def parse_duration(text: str | int | float) -> int:
     """Seconds, of a number of seconds or of text such as "1800", "90s", "2h30m", "1 day", "1w".
 

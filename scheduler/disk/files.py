@@ -13,6 +13,7 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
     from typing import Union
 
@@ -25,6 +26,10 @@ _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 
 class LockTaken(OSError):
     """Somebody else holds the lock and the time to wait for it is over."""
+
+
+class NotDurable(OSError):
+    """What was appended can be read, but the disk did not confirm that it is kept."""
 
 
 class locked:
@@ -174,18 +179,28 @@ def sidecar(path: AnyPath) -> str:
     return os.path.join(folder, f".{name}.lock")
 
 
-def append(path: AnyPath, data: bytes, *, durable: bool = False, limit: int | None = None, wait: bool = True) -> None:
+def append(
+    path: AnyPath,
+    data: bytes,
+    *,
+    durable: bool = False,
+    limit: int | None = None,
+    part: Callable[[str], str] | None = None,
+    wait: bool = True,
+) -> None:
     """Append whole lines (`data` ends in a newline) by one write, under the file's sidecar lock.
 
     A torn last line (a crash in mid-write) is closed first; a short write (disk full) is taken back and raised, so that
-    what was there before stays readable. `limit` rotates a file that would pass that many bytes; `durable` waits for
-    the disk. `wait` False (the hooks) goes on without the lock when somebody holds it: the write itself is still whole.
+    what was there before stays readable. `durable` waits for the disk; NotDurable where that fails, for which a second
+    try says nothing: the system reports it once. `limit` rotates a file that would pass that many bytes, to the path
+    that `part` gives for it. `wait` False (the hooks) goes on without the lock when somebody holds it: the write itself
+    is still whole.
     """
     path = os.fspath(path)
     try:
         with locked(sidecar(path), timeout=None if wait else 0):
-            if limit is not None:
-                _rotate_held(path, limit - len(data))
+            if limit is not None and _size(path) > max(limit - len(data), 0):
+                _rotate_held(path, part)
             _append_held(path, data, durable)
     except LockTaken:
         _append_held(path, data, durable)
@@ -202,18 +217,31 @@ def _append_held(path: str, data: bytes, durable: bool) -> None:
             os.ftruncate(fd, size)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
         if durable:
-            os.fsync(fd)
+            try:
+                os.fsync(fd)
+            except OSError as error:
+                raise NotDurable(error.errno, error.strerror, path) from None
     finally:
         os.close(fd)
 
 
-def _rotate_held(path: str, limit: int) -> None:
+def rotate(path: AnyPath, part: Callable[[str], str] | None = None) -> None:
+    """Rename an append-only file to the path that `part` gives for it, under its lock; nothing where it is empty."""
+    path = os.fspath(path)
+    with locked(sidecar(path)):
+        if _size(path):
+            _rotate_held(path, part)
+
+
+def _size(path: str) -> int:
     try:
-        if os.lstat(path).st_size <= max(limit, 0):
-            return
+        return os.lstat(path).st_size
     except FileNotFoundError:
-        return
-    os.rename(path, f"{path}.{time.time_ns()}.{os.getpid()}")
+        return 0
+
+
+def _rotate_held(path: str, part: Callable[[str], str] | None) -> None:
+    os.rename(path, part(path) if part else f"{path}.{time.time_ns()}.{os.getpid()}")
 
 
 def rotated(path: AnyPath) -> list[str]:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 
 from scheduler.core.record import Record, Status
+from scheduler.disk import files
 from scheduler.disk.paths import Paths
 from scheduler.runner.projects import Projects
 from scheduler.store import history
@@ -29,6 +30,8 @@ class Ledger:
         self._state.update_run(record.id, phase="ended", record=record.to_json())
         try:
             history.append(self._paths, record)
+        except files.NotDurable as error:
+            log.error("the disk did not confirm a record: %s (%s)", error.strerror, error.filename)
         except OSError as error:
             log.error("history not written: %s (%s)", error.strerror, error.filename)
             self._unwritten.append(record)

@@ -1,13 +1,12 @@
 """`execution-history.jsonl`: one record a line, only ever appended to; the last line of an id is its state.
 
 A record goes to the project's file first, then to the global one. Lines are strict JSON in ASCII escapes, at most
-64 KB. Reading skips what is no record and counts it.
+64 KB. Reading goes through all parts of a history (store/segments.py), skips what is no record and counts it.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,9 +15,11 @@ from typing import Any
 import orjson
 
 from scheduler.core.record import Record
+from scheduler.core.when import from_iso
 from scheduler.disk import files, paths
 from scheduler.disk.paths import Paths
 from scheduler.errors import SchedulerError
+from scheduler.store import segments
 from scheduler.store.config import prepare_logs
 
 LINE_LIMIT = 64 * 1024
@@ -34,13 +35,68 @@ class Unreadable:
 
 
 def append(where: Paths, record: Record) -> None:
-    """Put one record into the project's and the global history; a final one waits for the disk. Raises OSError."""
-    line = to_line(record.to_json())
+    """Put one record into the project's and the global history; a final one waits for the disk.
+
+    Raises OSError where it was not written to both. NotDurable where it was, but the disk did not confirm it: then the
+    record says so in a note, and there is nothing to try again.
+    """
     final = record.completed_at is not None
     prepare_logs(record.project)
-    files.append(paths.history_file(record.project), line, durable=final)
     files.make_folder(where.logs)
-    files.append(where.global_history, line, durable=final)
+    histories = (paths.history_file(record.project), where.global_history)
+    doubt = None
+    for path in histories:
+        try:
+            append_lines(path, to_line(record.to_json()), durable=final)
+        except files.NotDurable as error:
+            doubt = error
+    if doubt is not None:
+        note = f"the disk did not confirm that this record is kept: {doubt.strerror}"
+        marked = to_line(record.evolve(notes=(*(record.notes or ()), note)).to_json())
+        for path in histories:
+            append_lines(path, marked)
+        raise doubt
+
+
+def append_lines(path: str, lines: bytes, *, durable: bool = False) -> None:
+    """Append whole lines to a history; one that is full becomes a part before. Raises OSError."""
+    files.append(path, lines, durable=durable, limit=segments.LIMIT, part=segments.next_name)
+
+
+def complete_global(where: Paths, projects: Iterable[str], now: datetime) -> int:
+    """Put into the global history the lines that a crash between the two writes kept from it; how many there were.
+
+    They are later than what the global history ends with, but for what stood still meanwhile. Raises OSError.
+    """
+    last = list(read_tail(where.global_history, 2 * LINE_LIMIT))[-1:]
+    since = min(max(map(_written, last), default=0.0), now.timestamp()) - 86400
+    recent = [_recent(paths.history_file(project), since) for project in projects]
+    wanted = {line for lines in recent for line in lines}
+    present: set[bytes] = set()
+    with segments.opened(where.global_history, newest_first=True) as parts:
+        for _, file in parts:
+            if all(present.intersection(lines) for lines in recent if lines):
+                break
+            present.update(line for _, line in segments.lines(file) if line in wanted)
+    missing = [line for lines in recent for line in _after(lines, present)]
+    if missing:
+        append_lines(where.global_history, b"\n".join([*missing, b""]), durable=True)
+    return len(missing)
+
+
+def _recent(path: str, since: float) -> list[bytes]:
+    read = ((line, parse(line)) for line in segments.tail(path, 4 * LINE_LIMIT))
+    return [line for line, record in read if record is not None and _written(record) >= since]
+
+
+def _after(lines: list[bytes], present: set[bytes]) -> list[bytes]:
+    """The lines behind the last one that is present: all before it were written before it."""
+    count = next((number for number, line in enumerate(reversed(lines)) if line in present), len(lines))
+    return lines[len(lines) - count :]
+
+
+def _written(record: dict[str, Any]) -> float:
+    return _seconds(record.get("completedAt")) or started(record)
 
 
 def to_line(record: dict[str, Any]) -> bytes:
@@ -61,26 +117,22 @@ def to_line(record: dict[str, Any]) -> bytes:
 
 
 def read(path: str, unreadable: Unreadable | None = None) -> Iterator[dict[str, Any]]:
-    """Every line of one history file that holds a record, oldest first; nothing where there is no file."""
-    try:
-        file = open(path, "rb")
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    with file:
-        for number, line in enumerate(file, 1):
-            record = _record(line)
-            if record is not None:
-                yield record
-            elif unreadable is not None and line.strip():
-                unreadable.lines.append((path, number))
+    """Every line of a history, in all its parts, that holds a record, oldest first; nothing where there is no file."""
+    with segments.opened(path) as parts:
+        for place, file in parts:
+            for number, (_, line) in enumerate(segments.lines(file), 1):
+                record = parse(line)
+                if record is not None:
+                    yield record
+                elif unreadable is not None and line.strip():
+                    unreadable.lines.append((place, number))
 
 
-def _record(line: bytes) -> dict[str, Any] | None:
-    if len(line) > 4 * LINE_LIMIT:
-        return None
+def parse(line: bytes) -> dict[str, Any] | None:
+    """The record that a line holds, None where it holds none."""
     try:
         value = orjson.loads(line)
-    except (orjson.JSONDecodeError, RecursionError):
+    except orjson.JSONDecodeError:
         return None
     if not isinstance(value, dict) or not all(isinstance(value.get(name), str) for name in _MUST):
         return None
@@ -100,9 +152,13 @@ def fold(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def started(record: dict[str, Any]) -> float:
     """When a run began, for sorting: seconds since 1970, 0 where the record does not tell it rightly."""
+    return _seconds(record["startedAt"])
+
+
+def _seconds(text: Any) -> float:
     try:
-        return datetime.fromisoformat(record["startedAt"]).timestamp()
-    except (ValueError, OverflowError):
+        return from_iso(text).timestamp()
+    except (ValueError, OverflowError, AttributeError):
         return 0.0
 
 
@@ -119,17 +175,5 @@ def find_run(records: Iterable[dict[str, Any]], prefix: str) -> dict[str, Any]:
 
 
 def read_tail(path: str, size: int) -> Iterator[dict[str, Any]]:
-    """The records in the last `size` bytes of one history file, oldest first; a line that is cut there is left out."""
-    try:
-        file = open(path, "rb")
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    with file:
-        start = max(file.seek(0, os.SEEK_END) - size, 0)
-        file.seek(start)
-        if start:
-            file.readline()
-        for line in file:
-            record = _record(line)
-            if record is not None:
-                yield record
+    """The records in the last `size` bytes of a history, oldest first; a line that is cut there is left out."""
+    return (record for record in map(parse, segments.tail(path, size)) if record is not None)
