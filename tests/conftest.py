@@ -17,6 +17,8 @@ from typing import Any
 import hypothesis
 import pytest
 
+from scheduler.execution import tree
+
 FOREIGN_PREFIXES = ("SCHEDULER_", "CLAUDE", "ANTHROPIC_", "GIT_", "XDG_")
 FOREIGN_NAMES = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "TZ", "CI", "EDITOR", "VISUAL", "PAGER", "VIRTUAL_ENV")
 
@@ -165,6 +167,15 @@ def home(_homes_root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / ".gitconfig").write_text(GITCONFIG)
     monkeypatch.setenv("HOME", str(folder))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _own_process_as_before() -> Iterator[None]:
+    """Code of ours that runs in the tests' own process may go elsewhere and adopt orphans; the next test must not."""
+    folder = os.getcwd()
+    yield
+    os.chdir(folder)
+    tree._prctl(tree.PR_SET_CHILD_SUBREAPER, 0)
 
 
 @pytest.fixture
