@@ -23,7 +23,6 @@ HOMES = {
     "croniter": "scheduler.core.cron",
     "git": "scheduler.execution.git",
     "orjson": "scheduler.store.history",
-    "pluggy": "scheduler.extensions",
     "psutil": "scheduler.execution.process",
     "pydantic": "scheduler.core",
     "rich": "scheduler.cli.output",
