@@ -113,9 +113,13 @@ class Paths:
         """The lock that serialises worktree operations of one repository; `key` is a digest of its common folder."""
         return os.path.join(self.state, "locks", f"repository-{key}.lock")
 
+    @property
+    def run_folders(self) -> str:
+        return self.in_state("runs")
+
     def run_folder(self, run_id: str) -> str:
         """Scratch of one run (git trace events, settings for the client); gone when the run is over."""
-        return os.path.join(self.state, "runs", _checked(is_run_id(run_id), "run", run_id))
+        return os.path.join(self.run_folders, _checked(is_run_id(run_id), "run", run_id))
 
     def worktree(self, project_key: str, task_id: str, run_id: str) -> str:
         """The worktree of one run; `project_key` is `{name}-{hash8}` of the project."""

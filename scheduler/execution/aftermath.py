@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ def recover(paths: Paths, record: Record, place: Mapping[str, Any], env: Mapping
     except SchedulerError as error:
         return _with_notes(record, f"its worktree could not be looked at: {error.message}")
     tree = Worktree(project, Path(place["worktree"]), place["branch"], place["base"], repository_lock(paths, project))
-    if record.status is Status.SUCCESS and record.commit is not None:
+    if record.status is Status.SUCCESS:
         return settle(tree, record)
     return _rolled_back(record, rollback.recover(tree, record.id, _message(record)))
 
@@ -74,6 +75,11 @@ def _message(record: Record) -> str:
     return (
         f"Rolled back: {record.task_name}\n\nTask: {record.task_id}\nRun: {record.id}\nEnd: {record.status}{reason}\n"
     )
+
+
+def clear_scratch(paths: Paths) -> None:
+    """Delete the scratch of every run; for who knows that none is under way."""
+    shutil.rmtree(paths.run_folders, ignore_errors=True)
 
 
 def empty_trash(paths: Paths) -> list[str]:
