@@ -176,7 +176,11 @@ class Desk:
         place = next((row.place for row in self._state.runs() if row.run_id == record.id), None)
         if place is None or "worktree" not in place:
             return final
-        return await asyncio.to_thread(aftermath.recover, self._paths, final, place, self._env)
+        try:
+            return await asyncio.to_thread(aftermath.recover, self._paths, final, place, self._env)
+        except Exception:  # a second bug must not keep the run on the list of those under way for ever
+            log.exception("the work of run %s was not saved", record.id)
+            return final.evolve(notes=(f"its worktree {place['worktree']} stays as it is",))
 
     # On record
 
