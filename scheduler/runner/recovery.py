@@ -38,6 +38,7 @@ async def recover(paths: Paths, env: Mapping[str, str], state: State, desk: Desk
     for last in history.fold(history.read_tail(paths.global_history, HISTORY_TAIL)):
         if last["status"] == "running" and last["id"] not in known:
             await _settle_unknown(paths, env, last, desk, now)
+    await asyncio.to_thread(aftermath.clear_scratch, paths)
     desk.sweep()
 
 
