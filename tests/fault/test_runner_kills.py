@@ -1,0 +1,368 @@
+"""The runner killed by SIGKILL at every stage of a run: no process is left, no work is lost, one true record tells it.
+
+Each stage is held by something real that the runner has to wait for there: a lock, a hook, a filter, the task itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scheduler.core.parse import trigger_digest
+from scheduler.disk import files, paths
+from scheduler.execution.aftermath import repository_lock
+from scheduler.execution.git import find_project
+from scheduler.store import config, history
+from scheduler.store.state import RunRow, State
+from tests import repos, trees
+from tests.repos import git
+from tests.rig import Rig, rig, shell_task, soon, wait_until
+from tests.runs import branch_tree, branches, changed, discarded_tree, fingerprint, nothing_left
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Rig]:
+    with rig(tmp_path) as made:
+        yield made
+
+
+# What holds a run
+
+WAIT = 'touch "$GATE/reached"; while ! test -e "$GATE/open"; do sleep 0.02; done'
+"""For a task's commands, which have GATE: wait until the gate is opened."""
+
+
+class Gate:
+    """A folder with two files: `reached` is there once somebody waits, `open` lets everybody go on."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self.folder, self.reached, self.open = folder, folder / "reached", folder / "open"
+
+    def program(self, path: Path, then: str = "exec cat") -> Path:
+        """An executable that waits here, then does what a filter or a hook should."""
+        path.write_text(f"#!/bin/sh\nGATE={shlex.quote(str(self.folder))}\n{WAIT}\n{then}\n")
+        path.chmod(0o755)
+        return path
+
+
+def locked_repository(own: Rig) -> AbstractContextManager[object]:
+    return files.locked(repository_lock(own.paths, find_project(own.project, own.env)))
+
+
+def locked_history(own: Rig) -> AbstractContextManager[object]:
+    return files.locked(files.sidecar(paths.history_file(str(own.project))))
+
+
+def locked_global_history(own: Rig) -> AbstractContextManager[object]:
+    return files.locked(files.sidecar(own.paths.global_history))
+
+
+def row(own: Rig, run: str) -> RunRow | None:
+    """What the state knows of a run that is not over."""
+    state = State(own.paths.state_db, datetime.now(timezone.utc))
+    with contextlib.closing(state):
+        return next((found for found in state.runs() if found.run_id == run), None)
+
+
+def kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not Path(f"/proc/{pid}").exists(), what="for the runner's death")
+
+
+# What must hold afterwards
+
+
+def strangers(own: Rig, known: int) -> list[str]:
+    """Processes that name the rig's folder, but for the living runner, its children and this test."""
+    place = os.fsencode(own.home.parent)
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, IndexError):
+            words, environment = (entry / "cmdline").read_bytes(), (entry / "environ").read_bytes()
+            parent = int((entry / "stat").read_text().rpartition(") ")[2].split()[1])
+            pid = int(entry.name)
+            ours = pid in (os.getpid(), known) or parent in (known, os.getpid())
+            if not ours and (place in words or b"SCHEDULER_HOME=" + place in environment):
+                found.append(f"{pid} {words!r}")
+    return found
+
+
+def finals(file: str, run: str) -> list[dict[str, Any]]:
+    return [line for line in history.read(file) if line["id"] == run and line["status"] != "running"]
+
+
+def settled(own: Rig, run: str, runner: int, before: dict[str, object]) -> dict[str, Any]:
+    """Check all that must hold once a new runner has recovered `run`; its record."""
+    record = own.record(run)
+    wait_until(lambda: row(own, run) is None, what="for the run to be forgotten")
+    wait_until(lambda: not strangers(own, runner), 20, f"for processes to end: {strangers(own, runner)}")
+    files_of_both = (own.paths.global_history, paths.history_file(str(own.project)))
+    assert [finals(file, run) for file in files_of_both] == [[record], [record]]
+    assert record["completedAt"] and record["duration"] >= 0
+    nothing_left(own)
+    assert changed(before, fingerprint(own.project)) == set()
+    repos.works_for_its_user(own.project)
+    kept = branches(own.project)
+    assert kept == ([record["worktreeBranch"]] if record.get("worktreeBranch") else [])
+    refs = [ref for ref in repos.discarded(own.project) if "/discarded/" in ref]
+    assert refs == ([record["discardedRef"]] if record.get("discardedRef") else [])
+    return record
+
+
+# The stages
+
+Setting = Callable[[Rig, Gate], object]
+Lock = Callable[[Rig], AbstractContextManager[object]]
+CRASHED = ("failure", "crashed")
+FAILED = ("failure", "exit-code")
+DONE = ("success", None)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A moment of a run at which something holds it, and what must be true when its runner is killed there.
+
+    The gate holds it (in a command of the task, or in a program that `setting` puts into git's way), or `lock`, which
+    is taken when the runner starts (`early`) or while the task runs. `there` says that the moment has come. `end`:
+    status and reason on record. `kept`: where the work is. `executed`: whether the task itself had begun.
+    """
+
+    end: tuple[str, str | None]
+    kept: str | None = "discarded"
+    executed: bool = True
+    command: str = ":"
+    execution: Mapping[str, Any] = field(default_factory=dict)
+    worktree: Mapping[str, Any] = field(default_factory=dict)
+    setting: Setting = lambda own, gate: None
+    lock: Lock | None = None
+    early: bool = False
+    there: Callable[[Rig, Gate, str], object] = lambda own, gate, run: gate.reached.exists()
+
+
+def smudge(own: Rig, gate: Gate) -> None:
+    repos.commit(own.project, "filter", {".gitattributes": "*.slow filter=slow\n", "old.slow": "old\n"})
+    git("config", "filter.slow.smudge", gate.program(gate.folder / "filter"), cwd=own.project)
+
+
+def clean(own: Rig, gate: Gate) -> None:
+    repos.commit(own.project, "filter", {".gitattributes": "*.slow filter=slow\n"})
+    git("config", "filter.slow.clean", gate.program(gate.folder / "filter"), cwd=own.project)
+
+
+def pre_commit(own: Rig, gate: Gate) -> None:
+    gate.program(own.project / ".git" / "hooks" / "pre-commit", "exit 0")
+
+
+def remote(own: Rig, gate: Gate) -> Path:
+    bare = gate.folder / "remote.git"
+    git("init", "-q", "--bare", bare, cwd=gate.folder)
+    git("remote", "add", "origin", bare, cwd=own.project)
+    git("push", "-q", "origin", "main", cwd=own.project)
+    return bare
+
+
+def pre_receive(own: Rig, gate: Gate) -> None:
+    gate.program(remote(own, gate) / "hooks" / "pre-receive", "cat > /dev/null")
+
+
+def upload_pack(own: Rig, gate: Gate) -> None:
+    remote(own, gate)
+    program = gate.program(gate.folder / "upload-pack", 'exec git upload-pack "$@"')
+    git("config", "remote.origin.uploadpack", program, cwd=own.project)
+
+
+def is_running(own: Rig, gate: Gate, run: str) -> bool:
+    found = row(own, run)
+    return found is not None and found.phase == "running"
+
+
+def is_ended(own: Rig, gate: Gate, run: str) -> bool:
+    found = row(own, run)
+    return found is not None and found.phase == "ended"
+
+
+def is_removed(own: Rig, gate: Gate, run: str) -> bool:
+    return is_ended(own, gate, run) and not list(Path(own.paths.worktrees).glob("*/job-*"))
+
+
+def is_in_the_projects_history(own: Rig, gate: Gate, run: str) -> object:
+    return finals(paths.history_file(str(own.project)), run)
+
+
+STAGES = {
+    "fetching its base": Stage(DONE, "branch", worktree={"base": "fresh"}, setting=upload_pack),
+    "not yet on record": Stage(CRASHED, None, False, lock=locked_history, early=True, there=is_running),
+    "on record": Stage(CRASHED, None, False, lock=locked_repository, early=True, there=is_running),
+    "in git worktree add": Stage(CRASHED, None, False, setting=smudge),
+    "in setup": Stage(CRASHED, "setup", False, worktree={"setup": f"echo half > half.txt; {WAIT}"}),
+    "in the task": Stage(CRASHED, command=WAIT),
+    "in the commit": Stage(CRASHED, setting=pre_commit),
+    "in verify": Stage(CRASHED, execution={"verify": WAIT}),
+    "in the rollback": Stage(FAILED, command="echo new > new.slow; exit 3", setting=clean),
+    "saved": Stage(FAILED, command="exit 3", lock=locked_repository, there=is_ended),
+    "kept": Stage(DONE, "branch", lock=locked_repository, there=is_ended),
+    "nothing to keep": Stage(
+        ("success", "no-changes"),
+        None,
+        command="git reset -q --hard HEAD~1; git clean -qfd",
+        lock=locked_repository,
+        there=is_ended,
+    ),
+    "in the push": Stage(DONE, "branch", worktree={"push": True}, setting=pre_receive),
+    "kept and removed": Stage(DONE, "branch", lock=locked_history, there=is_removed),
+    "saved and removed": Stage(FAILED, command="exit 3", lock=locked_history, there=is_removed),
+    "half on record": Stage(DONE, "branch", lock=locked_global_history, there=is_in_the_projects_history),
+}
+WORK = "echo one > one.txt; git add -A; git commit -q --no-verify -m one; echo two > two.txt"
+
+
+def task_of(stage: Stage, gate: Gate, pause: Gate, ran: Path) -> dict[str, Any]:
+    """The task that is held in `stage`; it fires by itself, once. For a late lock it waits at `pause` first."""
+    held = f"(GATE={pause.folder}; {WAIT})" if stage.lock and not stage.early else ":"
+    return shell_task(
+        "job",
+        f"set -e; echo ran >> {ran}; {WORK}; {held}; {stage.command}",
+        trigger={"type": "once", "at": soon(-1)},
+        execution={"env": {"GATE": str(gate.folder)}, **stage.execution},
+        worktree=stage.worktree,
+    )
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_runner_killed(own: Rig, tmp_path: Path, name: str) -> None:
+    stage = STAGES[name]
+    gate, pause, ran = Gate(tmp_path / "gate"), Gate(tmp_path / "pause"), tmp_path / "ran"
+    stage.setting(own, gate)
+    own.enable(task_of(stage, gate, pause, ran), shell_task("next", "echo x > made"))
+    config.prepare_logs(str(own.project))
+    make_due(own)
+    before = fingerprint(own.project)
+    with contextlib.ExitStack() as held:
+        if stage.lock and stage.early:
+            held.enter_context(stage.lock(own))
+        runner = own.start()
+        if stage.lock and not stage.early:
+            wait_until(pause.reached.exists)
+            held.enter_context(stage.lock(own))
+            pause.open.touch()
+        run = wait_until(lambda: only_run(own))
+        wait_until(lambda: stage.there(own, gate, run), what=f"for the stage {name!r}\n{own.log()}")
+        kill(runner)
+    gate.open.touch()
+
+    record = settled(own, run, own.start(), before)
+    assert (record["status"], record.get("reason")) == stage.end, record
+    assert (ran.read_text() if ran.exists() else "") == ("ran\n" if stage.executed else "")
+    check_work(own, record, stage.kept)
+    assert [r["id"] for r in own.task_records("job")] == [run]
+    assert own.run_to_end("next")["status"] == "success"
+    if stage.lock:  # it is on record now, for every runner that comes
+        own.stop()
+        own.start()
+        own.run_to_end("next")
+        assert own.task_records("job") == own.records(own.project)[:1] == [record]
+
+
+def make_due(own: Rig) -> None:
+    """Have the state know the tasks since a minute ago, so that the one whose moment has just passed fires at once."""
+    now = datetime.now(timezone.utc)
+    tasks = config.read_source(str(own.project)).parse().tasks
+    with contextlib.closing(State(own.paths.state_db, now)) as state:
+        state.sync(str(own.project), [(t.id, trigger_digest(t), True) for t in tasks], now - timedelta(minutes=1))
+
+
+def only_run(own: Rig) -> str | None:
+    """The run of the task `job` that is under way, by the state."""
+    with contextlib.closing(State(own.paths.state_db, datetime.now(timezone.utc))) as state:
+        return next((found.run_id for found in state.runs() if found.task == "job"), None)
+
+
+def check_work(own: Rig, record: dict[str, Any], kept: str | None) -> None:
+    """Whether all that WORK made (or `setup`) is where it should be."""
+    if kept is None:
+        assert not {"discardedRef", "worktreeBranch"} & record.keys(), record
+        return
+    tree = branch_tree(own.project, record) if kept == "branch" else discarded_tree(own.project, record)
+    names = {"half.txt"} if kept == "setup" else {"one.txt", "two.txt"}
+    assert names <= tree.keys() and (kept == "setup" or tree["two.txt"][1] == b"two\n"), tree.keys()
+
+
+def test_the_hardest_tree_of_a_killed_runner_is_gone(own: Rig, tmp_path: Path) -> None:
+    """E1: setsid, setpgid, double fork, clean environment, all deaf to SIGTERM."""
+    file = tmp_path / "pids"
+    own.enable(shell_task("job", f"{WORK}; exec {shlex.join(trees.tree('hard', file))}"), shell_task("next", "true"))
+    before = fingerprint(own.project)
+    pid = own.start()
+    run = own.run("job")
+    members = trees.wait_for(file, 6)
+    kill(pid)
+    wait_until(lambda: not trees.alive(members), 10, "for the tree to be ended without any runner")
+    record = settled(own, run, own.start(), before)
+    assert (record["status"], record["reason"]) == CRASHED
+    check_work(own, record, "discarded")
+    assert own.run_to_end("next")["status"] == "success"
+
+
+@pytest.mark.parametrize("when", ["in the task", "in setup"])
+def test_a_supervisor_killed(own: Rig, tmp_path: Path, when: str) -> None:
+    file = tmp_path / "pids"
+    hard = f"{WORK}; echo $PPID > {tmp_path}/supervisor; exec {shlex.join(trees.tree('hard', file))}"
+    setup = {"setup": hard} if when == "in setup" else {}
+    own.enable(shell_task("job", hard, worktree=setup), shell_task("next", "echo x > made"))
+    runner = own.start()
+    before = fingerprint(own.project)
+    run = own.run("job")
+    members = trees.wait_for(file, 6)
+    os.kill(int((tmp_path / "supervisor").read_text()), signal.SIGKILL)
+    record = settled(own, run, runner, before)
+    assert (record["status"], record["reason"]) == CRASHED
+    assert "supervisor" in record["error"]
+    assert not trees.alive(members)
+    check_work(own, record, "discarded")
+    assert own.run_to_end("next")["status"] == "success"
+
+
+def test_a_runner_killed_at_any_moment(own: Rig, tmp_path: Path) -> None:
+    """Kills spread over the length of a run: whatever they hit, the record is true and the work is where it says."""
+    done = tmp_path / "done"
+    done.mkdir()
+    mark = f'touch {done}/"$SCHEDULER_RUN_ID"'
+    own.enable(shell_task("good", f"{WORK}; {mark}"), shell_task("bad", f"{WORK}; {mark}; exit 3"))
+    before = fingerprint(own.project)
+    length = 0.0
+    for attempt in range(8):
+        pid = own.start()
+        begun = time.monotonic()
+        run = own.run("bad" if attempt % 3 == 2 else "good")
+        if attempt:
+            time.sleep(length * (attempt - 1) / 6)
+            kill(pid)
+            own.start()
+        record = own.record(run)
+        length = length or time.monotonic() - begun
+        if record["status"] == "success":
+            names = branch_tree(own.project, record).keys()
+        else:
+            assert record["reason"] in ("crashed", "exit-code"), record
+            names = discarded_tree(own.project, record).keys() if (done / run).exists() else {"one.txt", "two.txt"}
+        assert {"one.txt", "two.txt"} <= names
+    own.stop()
+    kept = [record["worktreeBranch"] for record in own.records() if record.get("worktreeBranch")]
+    assert sorted(branches(own.project)) == sorted(kept)
+    nothing_left(own)
+    assert changed(before, fingerprint(own.project)) == set()
+    repos.works_for_its_user(own.project)
+    for file in (own.paths.global_history, paths.history_file(str(own.project))):
+        assert all(len(finals(file, record["id"])) == 1 for record in own.records())
