@@ -26,6 +26,7 @@ from scheduler.execution import process
 Handler = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 LINE_LIMIT = 4 * 1024 * 1024
 START_TIMEOUT = 10.0
+GIVEN_WAY = 1.0  # seconds that the runner which came first still gets to answer
 
 
 @contextmanager
@@ -129,13 +130,15 @@ def ensure_runner(paths: Paths, env: Mapping[str, str], now: Callable[[], float]
         return answer
     files.make_folder(paths.state)
     log = Path(paths.runner_log)
-    process.spawn_detached([sys.executable, "-I", package_folder(), "runner"], env=dict(env), log=log)
+    pid = process.spawn_detached([sys.executable, "-I", package_folder(), "runner"], env=dict(env), log=log)
     end = now() + START_TIMEOUT
     while now() < end:
         time.sleep(0.02)
         answer = request(paths, {"verb": "status"})
         if answer is not None:
             return answer
+        if process.start_time(pid) is None:  # it failed, or gave way to another that is just starting
+            end = min(end, now() + GIVEN_WAY)
     raise SchedulerError("the runner did not start" + _last_words(log), f"see {log}")
 
 
