@@ -110,6 +110,7 @@ Moment = Annotated[
 ]
 Text = Annotated[str, Field(min_length=1, max_length=1_000_000), AfterValidator(_no_nul)]
 EnvName = Annotated[str, Field(pattern=_ENV_NAME)]
+Days = Annotated[int, Field(ge=1, le=36500)]
 ShortText = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_no_nul)]
 
 
@@ -215,16 +216,19 @@ class Task(Model):
 
 
 class ProjectSettings(Model):
-    """`settings` of a project's config."""
+    """`settings` of a project's config. For so many days its records, and its logs since their last line, are kept."""
 
     remind: bool = True
+    history_days: Days = 365
+    log_days: Days = 30
 
 
 class UserSettings(Model):
-    """`settings.json` of the user."""
+    """`settings.json` of the user. `history_days`: how long the records of all projects are kept."""
 
     max_concurrent: Annotated[int, Field(ge=1, le=64)] = 2
     env_pass: tuple[EnvName, ...] = ()
+    history_days: Days = 365
 
 
 #: (place, kind, message); a place is the way of names and indexes from the object that was read.

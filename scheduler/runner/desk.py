@@ -239,6 +239,11 @@ class Desk:
         for underway in self.going.values():
             underway.cancel.set()
 
+    def tasks(self) -> set[tuple[str, str]]:
+        """(project, task) of all that runs or is queued."""
+        records = [u.record for u in self.going.values()] + [q.record for q in self.queue]
+        return {(record.project, record.task_id) for record in records}
+
     def status(self) -> dict[str, Any]:
         """Runs under way and queued, for the control socket."""
         return {

@@ -18,7 +18,7 @@ from scheduler.disk.paths import Paths, history_file
 from scheduler.errors import SchedulerError
 from scheduler.execution import aftermath, process, tree
 from scheduler.runner.desk import Desk
-from scheduler.store import history
+from scheduler.store import history, trust
 from scheduler.store.state import RunRow, State
 
 log = logging.getLogger("scheduler")
@@ -28,6 +28,7 @@ HISTORY_TAIL = 8 << 20  # bytes at the end of the global history that are search
 
 async def recover(paths: Paths, env: Mapping[str, str], state: State, desk: Desk, now: Callable[[], datetime]) -> None:
     """Settle every run that an earlier runner had under way. Claimed runs that never began are queued again."""
+    await asyncio.to_thread(_complete_history, paths, now())
     rows = state.runs()
     for row in rows:
         try:
@@ -40,6 +41,16 @@ async def recover(paths: Paths, env: Mapping[str, str], state: State, desk: Desk
             await _settle_unknown(paths, env, last, desk, now)
     await asyncio.to_thread(aftermath.clear_scratch, paths)
     desk.sweep()
+
+
+def _complete_history(paths: Paths, now: datetime) -> None:
+    try:
+        count = history.complete_global(paths, trust.read(paths), now)
+    except (OSError, SchedulerError) as error:
+        log.error("the global history was not compared with those of the projects: %s", error)
+        return
+    if count:
+        log.warning("%d lines were missing from the global history, and are there now", count)
 
 
 async def _settle(paths: Paths, env: Mapping[str, str], row: RunRow, desk: Desk, now: Callable[[], datetime]) -> None:
