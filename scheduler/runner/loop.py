@@ -26,6 +26,7 @@ from scheduler.runner import control, recovery
 from scheduler.runner.desk import Desk
 from scheduler.runner.installation import was_uninstalled
 from scheduler.runner.projects import Projects
+from scheduler.runner.upkeep import Upkeep
 from scheduler.store.state import State
 
 log = logging.getLogger("scheduler")
@@ -53,6 +54,7 @@ class Runner:
         self.pool = SupervisorPool()
         self.projects = Projects(paths, self.state)
         self.desk = Desk(paths, env, self.state, self.pool, self.projects, now)
+        self.upkeep = Upkeep(paths, self.projects)
         self.paths = paths
         self.env = env
         self.stopping = False
@@ -74,9 +76,11 @@ class Runner:
                 if not self.stopping:
                     self.desk.start_ready(self.now())
                 self.desk.publish(self.now())
+                self.upkeep.look(self.now(), self.desk.tasks)
                 await self._sleep()
         finally:
             await self.desk.close()
+            await self.upkeep.close()
             await self.pool.close()
             self.state.close()
 
