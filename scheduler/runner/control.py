@@ -6,7 +6,6 @@ bare name.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import socket
@@ -15,13 +14,16 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import scheduler
 from scheduler.disk import files
 from scheduler.disk.paths import Paths
 from scheduler.errors import SchedulerError
 from scheduler.execution import process
+
+if TYPE_CHECKING:
+    import asyncio
 
 Handler = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 LINE_LIMIT = 4 * 1024 * 1024
@@ -59,6 +61,7 @@ def listen(path: str) -> socket.socket:
 
 async def serve(server: socket.socket, handle: Handler) -> asyncio.AbstractServer:
     """Answer each request by `handle`; a SchedulerError becomes an answer, anything else too."""
+    import asyncio  # only here: the command line asks, and need not wait for this
 
     async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
