@@ -1,9 +1,10 @@
-"""What the hooks and `status` tell of a project at a glance: its tasks, what comes, what ran, what waits for somebody."""
+"""What the hooks and `status` tell of a project at a glance: its tasks, what comes, what ran, what waits for people."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,41 +20,69 @@ from scheduler.store.trust import Project
 
 TAIL = 1 << 20  # bytes at the end of the history that are looked at
 RECENT = timedelta(days=7)
+COMING = 3  # occurrences told
 _FAILED = ("failure", "timeout")
 
 
-def entry(
-    root: str, trusted: Project | None, states: Mapping[str, TaskState], running: int, now: datetime
-) -> dict[str, Any]:
-    """A project's part of glance.json (disk/glance.py has its form). At most one git process, and a few small reads."""
-    read: Config | None = None
+@dataclass(frozen=True)
+class Standing:
+    """What a project's config comes to: how many tasks it names, how many of them may still fire, and which come next
+    (epoch seconds and id, ascending). `suspended` says why none may."""
+
+    approved: bool
+    suspended: str | None
+    tasks: int
+    active: int
+    coming: Sequence[tuple[float, str]]
+
+
+def count_tasks(known: Config) -> int:
+    """The tasks that a config names, those that an error suspends too."""
+    return len(known.tasks) + len({problem.task for problem in known.problems if not problem.warning})
+
+
+def read_standing(root: str, trusted: Project | None, states: Mapping[str, TaskState], now: datetime) -> Standing:
+    """How a project stands by its config on disk, approved or not."""
     approved = False
-    suspended: str | None = None
     try:
         source = config.read_source(root)
         approved = trusted is not None and trusted.approves(source)
-        read = source.parse()
-        if not approved:
-            suspended = "its config is not the one that was approved"
+        known = source.parse()
     except SchedulerError as error:
-        suspended = error.message
-    active = {t.id: t for t in read.tasks if t.enabled} if read else {}
+        return Standing(approved, error.message, 0, 0, ())
     done = {task for task, state in states.items() if state.done_at is not None}
-    live = {task: active[task] for task in active.keys() - done}
+    live = {task.id: task for task in known.tasks if task.enabled and task.id not in done}
     coming = []
     for task_id, state in states.items():
         if task_id in live and approved and state.active_since is not None:
             moment = next_occurrence(live[task_id].trigger, max(now, state.handled_until), added_at=state.added_at)
             if moment is not None:
                 coming.append((moment.timestamp(), task_id))
+    why = None if approved else "its config is not the one that was approved"
+    return Standing(approved, why, count_tasks(known), len(live), sorted(coming))
+
+
+def entry(
+    root: str,
+    trusted: Project | None,
+    states: Mapping[str, TaskState],
+    running: int,
+    now: datetime,
+    standing: Standing | None = None,
+) -> dict[str, Any]:
+    """A project's part of glance.json (disk/glance.py has its form). At most one git process, and a few small reads.
+
+    `standing` spares who knows it already the reading of the config.
+    """
+    standing = standing or read_standing(root, trusted, states, now)
     recent = [r for r in recent_runs(root) if _ended(r) > (now - RECENT).timestamp()]
     return {
         "enabled": trusted is not None and trusted.enabled,
-        "trusted": approved,
-        "suspended": suspended,
-        "tasks": len(read.tasks) + len({p.task for p in read.problems if not p.warning}) if read else 0,
-        "active": len(live),
-        "next": [{"task": task, "at": at} for at, task in sorted(coming)[:3]],
+        "trusted": standing.approved,
+        "suspended": standing.suspended,
+        "tasks": standing.tasks,
+        "active": standing.active,
+        "next": [{"task": task, "at": at} for at, task in standing.coming[:COMING]],
         "running": running,
         "recent": [_recent(r) for r in recent if r["status"] not in ("running", "skipped")][-50:],
         "open": open_matters(root, recent)[:20],

@@ -101,10 +101,9 @@ class Runner:
     async def _sleep(self) -> None:
         nearest = self.projects.nearest()
         wait = POLL if nearest is None else min(POLL, max((nearest - self.now()).total_seconds(), 0))
-        try:
-            await asyncio.wait_for(self.desk.wake.wait(), wait)
-        except (TimeoutError, asyncio.TimeoutError):
-            pass
+        timer = asyncio.get_running_loop().call_later(wait, self.desk.wake.set)
+        await self.desk.wake.wait()
+        timer.cancel()
 
     def _over(self) -> bool:
         if self.stopping:

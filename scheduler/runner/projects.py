@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 import logging
 import os
 from datetime import datetime
@@ -11,7 +12,7 @@ from typing import Any
 from scheduler.core.models import UserSettings, iso
 from scheduler.disk.paths import Paths
 from scheduler.errors import SchedulerError
-from scheduler.runner.served import Served, load
+from scheduler.runner.served import Served, read, take_in
 from scheduler.store import config, settings, trust
 from scheduler.store.state import State
 
@@ -51,12 +52,14 @@ class Projects:
                 self.changed.add(root)
             for root, project in wanted.items():
                 served = self.served.get(root)
-                if served is None or served.trusted is not project or served.stamp != config.stamp(root):
+                if served is None or served.trusted != project or served.stamp != config.stamp(root):
                     await self._load(project, now)
 
     def _read_user_files(self) -> None:
         try:
-            self._trusted = trust.read(self._paths)
+            # The texts of what was approved are for people; what is served is told by its digest.
+            known = trust.read(self._paths)
+            self._trusted = {root: project.without_texts() for root, project in known.items()}
         except (SchedulerError, OSError) as error:
             log.error("nothing runs until the trust store is mended: %s", error)
             self._trusted = {}
@@ -66,7 +69,8 @@ class Projects:
             log.error("the settings stay as they were: %s", error)
 
     async def _load(self, project: trust.Project, now: datetime) -> None:
-        served = load(project, self._state, now)
+        served, told = await asyncio.to_thread(read, project)
+        take_in(served, told, self._state, now)
         if served.suspended:
             log.warning("%s is suspended: %s", project.root, served.suspended)
         for index, task_id in enumerate(served.tasks):
@@ -89,8 +93,9 @@ class Projects:
 
     def coming(self, count: int) -> list[dict[str, Any]]:
         """The next occurrence of the tasks that come first, for status."""
-        moments = sorted((at, root, task) for root, served in self.served.items() for at, task in served.coming)
-        return [{"project": root, "taskId": task, "at": iso(at)} for at, root, task in moments[:count]]
+        moments = ((at, root, task) for root, served in self.served.items() for at, task in served.coming)
+        first = heapq.nsmallest(count, moments)
+        return [{"project": root, "taskId": task, "at": iso(at)} for at, root, task in first]
 
     def suspended(self) -> dict[str, str]:
         """Why a project that is enabled is not served."""

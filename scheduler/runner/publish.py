@@ -1,9 +1,10 @@
-"""Keeps glance.json, which the hooks read, up to date: in a thread, at most once a second."""
+"""Keeps glance.json, which the hooks read, up to date: in a thread, and a moment after what it tells of."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
@@ -16,6 +17,7 @@ from scheduler.runner.projects import Projects
 from scheduler.runner.served import Served
 
 log = logging.getLogger("scheduler")
+DELAY = 0.25  # seconds from a change to its being written: a run that starts has the processor to itself till then
 
 
 class Publisher:
@@ -25,36 +27,47 @@ class Publisher:
         self._path = paths.glance
         self._runner = {"pid": mark.pid, "version": mark.version, "startedAt": int(started.timestamp())}
         self._projects = projects
-        self._task: asyncio.Task[None] | None = None
-        self._said_runner = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._writing: asyncio.Task[None] | None = None
+        self._now = started
+        self._going: Sequence[Going] = ()
 
     def publish(self, now: datetime, going: Sequence[Going]) -> None:
-        """Write what changed since the last time, unless the last writing is still under way."""
-        if self._task is not None and not self._task.done():
-            return
-        if not self._projects.changed and self._said_runner:
-            return
+        """Have what changed written in a moment. `going`: the runs that are under way now."""
+        self._now, self._going = now, going
+        if self._timer is None and (self._writing is None or (self._projects.changed and self._writing.done())):
+            delay = DELAY if self._writing else 0
+            self._timer = asyncio.get_running_loop().call_later(delay, self._begin)
+
+    def _begin(self) -> None:
+        self._timer = None
+        self._writing = asyncio.create_task(self._write())
+
+    async def _write(self) -> None:
         changed, self._projects.changed = self._projects.changed, set()
-        self._said_runner = True
-        running = {root: sum(g.project == root for g in going) for root in changed}
+        running = Counter(going.project for going in self._going)
         served = {root: self._projects.served.get(root) for root in changed}
-        self._task = asyncio.create_task(self._write(served, running, now))
-
-    async def _write(self, changed: Mapping[str, Served | None], running: Mapping[str, int], now: datetime) -> None:
-        def work() -> None:
-            glance.update(self._path, None, None, runner=self._runner)
-            for root, served in changed.items():
-                trusted = served.trusted if served else None
-                states = dict(served.states) if served else {}
-                glance.update(self._path, root, overview.entry(root, trusted, states, running[root], now))
-
         try:
-            await asyncio.to_thread(work)
+            await asyncio.to_thread(self._update, served, running, self._now)
         except Exception:
             log.exception("the glance for the hooks was not written")
 
+    def _update(self, changed: Mapping[str, Served | None], running: Mapping[str, int], now: datetime) -> None:
+        if not changed:
+            glance.update(self._path, None, None, runner=self._runner)
+        for root, served in changed.items():
+            trusted, standing = (served.trusted, served.standing()) if served else (None, None)
+            states = dict(served.states) if served else {}
+            entry = overview.entry(root, trusted, states, running.get(root, 0), now, standing)
+            glance.update(self._path, root, entry, runner=self._runner)
+
     async def close(self) -> None:
-        """Wait for what is being written, then say that the runner is gone."""
-        if self._task is not None:
-            await self._task
+        """Write what has not been yet, then that the runner is gone. No run is under way any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._writing is not None:
+            await self._writing
+        if self._projects.changed:
+            self._going = ()
+            await self._write()
         await asyncio.to_thread(glance.update, self._path, None, None, runner=None)

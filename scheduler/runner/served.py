@@ -11,30 +11,30 @@ from scheduler.core.models import Task
 from scheduler.core.parse import Config, trigger_digest
 from scheduler.core.schedule import next_occurrence
 from scheduler.errors import SchedulerError
+from scheduler.execution.overview import COMING, Standing, count_tasks
 from scheduler.store import config, trust
 from scheduler.store.state import State, TaskState
+
+Told = tuple[str, str, bool]
+"""A task as the state is told of it: id, digest of its trigger, whether it is enabled."""
 
 
 @dataclass
 class Served:
-    """One enabled project. `tasks` and `rules` are of the approved bytes; `suspended` says why nothing may start."""
+    """One enabled project. `tasks` and `rules` are of the approved bytes; `suspended` says why nothing may start.
+
+    `coming` is a heap of each task's next occurrence.
+    """
 
     root: str
     trusted: trust.Project
     stamp: tuple[object, ...]
     suspended: str | None = None
-    source: config.Source | None = None
+    rules: str | None = None
     config: Config | None = None
     tasks: dict[str, Task] = field(default_factory=dict)
     states: dict[str, TaskState] = field(default_factory=dict)
     coming: list[tuple[datetime, str]] = field(default_factory=list)
-
-    @property
-    def rules(self) -> str | None:
-        """The text put before each prompt."""
-        if self.source is None or self.source.rules is None:
-            return None
-        return self.source.rules.decode("utf-8", "replace")
 
     def active(self, task_id: str) -> TaskState | None:
         """The state of a task that may fire by the clock; None for one that is off, done or unknown."""
@@ -56,21 +56,38 @@ class Served:
         while self.coming and self.coming[0][0] <= now:
             yield heapq.heappop(self.coming)[1]
 
+    def standing(self) -> Standing | None:
+        """How it stands, for the glance; None where it is suspended. From any thread."""
+        if self.config is None or self.suspended is not None:
+            return None
+        states, coming = dict(self.states), list(self.coming)
+        done = sum(state.done_at is not None for state in states.values())
+        live = sum(task.enabled for task in self.config.tasks) - done
+        soon = [(moment.timestamp(), task) for moment, task in heapq.nsmallest(COMING, coming)]
+        return Standing(True, None, count_tasks(self.config), live, soon)
 
-def load(trusted: trust.Project, state: State, now: datetime) -> Served:
-    """Read and judge a project's config as it is now. What is not exactly approved is suspended; nothing is raised."""
+
+def read(trusted: trust.Project) -> tuple[Served, list[Told]]:
+    """Read and judge a project's config as it is now, for `take_in`. What is not exactly approved is suspended; nothing
+    is raised. From any thread.
+    """
     served = Served(trusted.root, trusted, config.stamp(trusted.root))
     try:
         source = config.read_source(trusted.root)
         if not trusted.approves(source):
             served.suspended = "its config is not the one that was approved; look at it and approve it with 'enable'"
-            return served
+            return served, []
         served.config = source.parse()
     except SchedulerError as error:
         served.suspended = error.message
-        return served
-    served.source = source
+        return served, []
+    served.rules = None if source.rules is None else source.rules.decode("utf-8", "replace")
     served.tasks = {task.id: task for task in served.config.tasks}
-    state.sync(trusted.root, [(t.id, trigger_digest(t), t.enabled) for t in served.config.tasks], now)
-    served.states = state.tasks(trusted.root)
-    return served
+    return served, [(task.id, trigger_digest(task), task.enabled) for task in served.config.tasks]
+
+
+def take_in(served: Served, told: list[Told], state: State, now: datetime) -> None:
+    """Tell the state of the tasks of a project that was read, and learn what it knows of them."""
+    if served.suspended is None:
+        state.sync(served.root, told, now)
+        served.states = state.tasks(served.root)

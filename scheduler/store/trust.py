@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from scheduler.disk import files
@@ -44,6 +44,10 @@ class Project:
     def approves(self, source: Source) -> bool:
         """Whether exactly this content was approved for exactly this place."""
         return source.project == self.root and any(a.digest == source.digest for a in self.approvals)
+
+    def without_texts(self) -> Project:
+        """The same to `approves`, in little memory."""
+        return replace(self, approvals=tuple(replace(a, config="", rules=None) for a in self.approvals))
 
 
 def read(paths: Paths) -> dict[str, Project]:
