@@ -17,6 +17,7 @@ from pathlib import Path
 from scheduler.disk.files import locked, make_folder
 from scheduler.errors import SchedulerError
 from scheduler.execution import git
+from scheduler.execution.folders import delete_folder
 from scheduler.execution.git import Where
 from scheduler.execution.process import Completed
 from scheduler.execution.refs import DISCARDED
@@ -33,7 +34,7 @@ from scheduler.execution.work import (
 from scheduler.execution.worktree import (
     Worktree,
     admin_folder,
-    delete_folder,
+    clear_locks,
     drop_branch,
     is_half_made,
     remove_held,
@@ -94,25 +95,34 @@ def recover(
     """`rollback` of a run whose runner died, in whatever state that left the repository.
 
     Waits up to `patience` seconds for a git that the dead runner had started. What no git command clears is cleared, as
-    far as it is plainly ours: the lock of the run's branch and of its private ref, once it is `lock_age` seconds old
-    and no git is at work in the repository. Locks of the user's are never touched.
+    far as it is plainly ours: the locks of the run's branch and of its private ref, once they are `lock_age` seconds
+    old (which is waited for too) and no git is at work in the repository. Locks of the user's are never touched.
     """
+    own = [tree.project.common_dir / f"{ref}.lock" for ref in (tree.ref, DISCARDED + run_id)]
+    locks = [*own, tree.project.common_dir / "packed-refs.lock"]
     end = time.monotonic() + patience
-    while _git_at_work(tree.path):
+    while _git_at_work(tree.path) or any(0 <= _age(lock) < lock_age for lock in locks):
         if time.monotonic() >= end:
-            return Rollback(None, None, ("git is still at work in the worktree",))
+            break
         time.sleep(0.1)
+    if _git_at_work(tree.path):
+        return Rollback(None, None, ("git is still at work in the worktree",))
     with locked(tree.lock):
-        admin = admin_folder(tree)
-        if admin is not None and is_half_made(admin):
-            remove_held(tree)  # git was killed before there was anything to work in
-        for ref in (tree.ref, DISCARDED + run_id):
-            lock = tree.project.common_dir / f"{ref}.lock"
-            with contextlib.suppress(FileNotFoundError):
-                old = time.time() - lock.stat().st_mtime >= lock_age
-                if old and not _git_at_work(tree.project.root, tree.project.common_dir):
-                    lock.unlink()
+        old = all(_age(lock) >= lock_age or _age(lock) < 0 for lock in locks)
+        if old and not _git_at_work(tree.project.root, tree.project.common_dir):
+            own[1].unlink(missing_ok=True)
+            clear_locks(tree)
+        if is_half_made(tree):
+            remove_held(tree)  # there was nothing to work in yet
     return rollback(tree, run_id, message)
+
+
+def _age(lock: Path) -> float:
+    """In seconds, -1 where there is none."""
+    try:
+        return max(0.0, time.time() - lock.stat().st_mtime)
+    except OSError:
+        return -1.0
 
 
 def _git_at_work(*places: Path) -> bool:

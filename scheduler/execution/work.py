@@ -11,10 +11,11 @@ from pathlib import Path
 
 from scheduler.errors import SchedulerError
 from scheduler.execution import git
+from scheduler.execution.folders import unlock_folders
 from scheduler.execution.git import Where
 from scheduler.execution.links import is_link_of_ours
 from scheduler.execution.process import Completed
-from scheduler.execution.worktree import Worktree, admin_folder, unlock_folders
+from scheduler.execution.worktree import Worktree, admin_folder
 
 FILE_LIMIT = 256 << 20
 """Bytes of one file: a larger one is left out of commits, and said to be."""

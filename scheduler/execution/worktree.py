@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import stat
 import time
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from pathlib import Path
 from scheduler.disk.files import locked, make_folder
 from scheduler.errors import SchedulerError
 from scheduler.execution import git
+from scheduler.execution.folders import delete_folder
 from scheduler.execution.git import Project, Where
 
 _OURS = re.compile(r"[a-z0-9][a-z0-9-]{0,63}-[0-9a-f]{8}\Z")
@@ -75,7 +75,7 @@ def create(tree: Worktree) -> list[str]:
     with locked(tree.lock):
         if os.path.lexists(tree.path):
             raise SchedulerError(f"{tree.path} is in the way of the worktree", "move it away, then run the task again")
-        git.run(tree.project.checkout, "update-ref", "--end-of-options", tree.ref, tree.base, "0" * len(tree.base))
+        _make_branch(tree)
         try:
             if git.is_plain(tree.project):
                 _check_out(tree, _register(tree))
@@ -88,6 +88,15 @@ def create(tree: Worktree) -> list[str]:
             raise
     submodules = (tree.path / ".gitmodules").exists()
     return ["submodules are empty in the worktree; fill them in with `setup`"] if submodules else []
+
+
+def _make_branch(tree: Worktree) -> None:
+    command = ("update-ref", "--end-of-options", tree.ref, tree.base, "0" * len(tree.base))
+    done = git.run(tree.project.checkout, *command, check=False)
+    if done.returncode < 0:
+        clear_locks(tree)
+    if done.returncode:
+        raise git.failed(done, "update-ref", "another branch has its name, or is in the way of its folder")
 
 
 def _register(tree: Worktree) -> Path:
@@ -184,12 +193,16 @@ def _names(admin: Path) -> Path | None:
     return path.parent if path.name == ".git" else None
 
 
-def is_half_made(admin: Path) -> bool:
+def is_half_made(tree: Worktree) -> bool:
     """Whether we or git were killed while the worktree was made: no agent can have worked in it."""
+    admin = admin_folder(tree)
+    if admin is None:
+        return _draft(tree).exists()
     try:
-        return (admin / "locked").read_text() == _HALF_MADE
+        locked_for = (admin / "locked").read_text()
     except OSError:
         return False
+    return locked_for.rstrip() == _HALF_MADE or (not locked_for and not (admin / "HEAD").exists())
 
 
 def remove(tree: Worktree) -> None:
@@ -223,12 +236,30 @@ def remove_held(tree: Worktree) -> None:
 
 def drop_branch(tree: Worktree, tip: str) -> bool:
     """Delete the run's branch if it still points to `tip`; whether it is gone now. What git noted on it goes too."""
+    draft = _draft(tree)
+    draft.mkdir(exist_ok=True)
     command = ("update-ref", "-d", "--end-of-options", tree.ref, tip)
     done = git.run(tree.project.checkout, *command, check=False)
+    if done.returncode < 0:
+        clear_locks(tree)
+    delete_folder(draft)
     gone = done.returncode == 0 or git.resolve(tree.project, tree.ref) is None
     if gone:
         forget_branch(tree.project, tree.branch)
     return gone
+
+
+def clear_locks(tree: Worktree) -> None:
+    """Remove what a git that was killed while it made or deleted the run's branch left locked.
+
+    For who knows that no such git is alive. Git locks packed-refs for every deletion: that lock is ours if it came
+    after the draft, which stands while we delete.
+    """
+    (tree.project.common_dir / f"{tree.ref}.lock").unlink(missing_ok=True)
+    packed = tree.project.common_dir / "packed-refs.lock"
+    with contextlib.suppress(FileNotFoundError):
+        if packed.stat().st_mtime_ns >= _draft(tree).stat().st_mtime_ns:
+            packed.unlink()
 
 
 def forget_branch(project: Project, branch: str) -> None:
@@ -247,33 +278,3 @@ def empty_trash(folder: Path) -> list[str]:
         except OSError as error:
             complaints.append(f"cannot delete {found}: {error.strerror}")
     return complaints
-
-
-def delete_folder(path: Path) -> None:
-    """Delete a folder with all that is in it, read-only folders too; links are deleted, never followed.
-
-    Somebody else who deletes it at the same time is no error. Raises OSError for what stays.
-    """
-    if not path.is_dir() or path.is_symlink():
-        path.unlink(missing_ok=True)
-        return
-    with contextlib.suppress(FileNotFoundError):
-        try:
-            shutil.rmtree(path)
-        except PermissionError:
-            unlock_folders(path)
-            shutil.rmtree(path)
-
-
-def unlock_folders(path: Path) -> None:
-    """Give the owner all rights on a folder and those below it, as far as they are ours."""
-    _unlock(str(path))
-    for folder, below, _ in os.walk(path):
-        for name in below:  # before the walk goes down into them
-            _unlock(os.path.join(folder, name))
-
-
-def _unlock(folder: str) -> None:
-    with contextlib.suppress(OSError):
-        if not os.path.islink(folder):
-            os.chmod(folder, os.lstat(folder).st_mode | stat.S_IRWXU)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scheduler.execution import worktree
+from scheduler.execution import folders, worktree
 from scheduler.execution.refs import DISCARDED
 from scheduler.execution.rollback import Rollback, recover, rollback
 from scheduler.execution.worktree import Worktree
@@ -157,7 +157,7 @@ def test_whatever_became_of_gits_own_files(root: Path, tree: Worktree, harm: str
     if harm in ("git file", "both"):
         (tree.path / ".git").unlink()
     if harm in ("git folder", "both"):
-        worktree.delete_folder(admin)
+        folders.delete_folder(admin)
     if harm == "index":
         (admin / "index").write_bytes(b"DIRC garbage")
     if harm == "no index":
@@ -168,7 +168,7 @@ def test_whatever_became_of_gits_own_files(root: Path, tree: Worktree, harm: str
     if harm in ("HEAD", "commondir"):
         (admin / harm).unlink()
     if harm == "logs":
-        worktree.delete_folder(admin / "logs")
+        folders.delete_folder(admin / "logs")
     if harm == "stale scratch":
         repos.write(tree.path.parent / f".{tree.path.name}.rollback", {"index": "garbage"})
     done = undo(tree)
@@ -180,7 +180,7 @@ def test_a_worktree_that_was_deleted_still_gives_its_commits(root: Path, tree: W
     dropped = head(repos.commit(tree.path, "Dropped", {"a": "1"}))
     repos.git("reset", "-q", "--hard", tree.base, cwd=tree.path)
     tip = head(repos.commit(tree.path, "One", {"one": "1"}))
-    worktree.delete_folder(tree.path)
+    folders.delete_folder(tree.path)
     undo(tree)
     assert reachable(root, dropped, tip)
 
@@ -193,7 +193,7 @@ def test_a_worktree_and_its_record_that_were_deleted_still_give_the_branch(root:
 
 def test_an_emptied_worktree_is_work_like_any_other(root: Path, tree: Worktree) -> None:
     for path in list(tree.path.iterdir()):
-        worktree.delete_folder(path)
+        folders.delete_folder(path)
     done = undo(tree)
     assert done.commit is not None and repos.committed(root, done.commit) == {}
 
@@ -202,7 +202,7 @@ def test_a_link_in_the_worktrees_place_is_not_followed(root: Path, tree: Worktre
     """The folder that it leads to is the user's."""
     outside = repos.make(tmp_path / "outside")
     tip = head(repos.commit(tree.path, "One", {"one": "1"}))
-    worktree.delete_folder(tree.path)
+    folders.delete_folder(tree.path)
     tree.path.symlink_to(outside)
     with repos.untouched(outside):
         assert undo(tree).commit == tip
@@ -279,8 +279,8 @@ def test_what_cannot_be_saved_is_told_and_stays_where_it_is(root: Path, tree: Wo
     assert repos.git("ls-files", "-s", cwd=tree.path) == staged
     assert done.ref == REF and "a" in repos.committed(root, REF)
     if shape == "top":
-        worktree.delete_folder(tree.path / ".git")
-    worktree.delete_folder(tree.path / "own")
+        folders.delete_folder(tree.path / ".git")
+    folders.delete_folder(tree.path / "own")
     (tree.path / "huge").unlink(missing_ok=True)
     assert rollback(tree, RUN, "Again").unsaved == ()
     assert repos.registered(root) == [] and "a" in repos.committed(root, REF)
@@ -319,8 +319,21 @@ def test_locks_of_ours_go_when_they_are_old_and_the_users_stay(root: Path, tree:
     for users in ("index.lock", "HEAD.lock", "refs/heads/main.lock", "config.lock"):
         (root / ".git" / users).touch()
         os.utime(root / ".git" / users, (0, 0))
-    done = recover(tree, RUN, "Crashed")
+    done = recover(tree, RUN, "Crashed", patience=0)
     assert done.ref == REF and done.unsaved == (f"the branch {tree.branch} could not be removed",)
     assert recover(tree, RUN, "Crashed", lock_age=0) == Rollback(REF, done.commit, ())
     assert tree.branch not in repos.branches(root) and not lock.exists()
     assert all((root / ".git" / name).exists() for name in ("index.lock", "refs/heads/main.lock", "config.lock"))
+
+
+def test_the_lock_of_all_packed_refs_goes_only_if_we_made_it(root: Path, tree: Worktree) -> None:
+    lock = root / ".git" / "packed-refs.lock"
+    lock.touch()
+    os.utime(lock, (0, 0))
+    with repos.untouched(root):
+        assert recover(tree, RUN, "Crashed").unsaved == (f"the branch {tree.branch} could not be removed",)
+    lock.unlink()
+    (root / ".git" / f"claude-scheduler-{tree.path.name}").mkdir()
+    lock.touch()
+    assert recover(tree, RUN, "Crashed", lock_age=0).unsaved == ()
+    assert repos.branches(root) == ["main"] and not lock.exists()

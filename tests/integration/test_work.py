@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from scheduler.errors import SchedulerError
-from scheduler.execution import git, work, worktree
+from scheduler.execution import folders, git, work
 from scheduler.execution.work import CommitRejected, LeftBranch
 from scheduler.execution.worktree import Worktree
 from tests import repos
@@ -126,9 +126,9 @@ def test_a_worktree_that_left_its_branch_is_not_committed(
 @pytest.mark.parametrize("harm", ["folder", "git folder", "folder and link"])
 def test_a_worktree_that_is_gone_is_not_committed(root: Path, tree: Worktree, harm: str) -> None:
     if harm == "git folder":
-        worktree.delete_folder(root / ".git" / "worktrees" / tree.path.name)
+        folders.delete_folder(root / ".git" / "worktrees" / tree.path.name)
     else:
-        worktree.delete_folder(tree.path)
+        folders.delete_folder(tree.path)
     if harm == "folder and link":
         tree.path.symlink_to(root)
     with repos.untouched(root), pytest.raises(LeftBranch, match="removed its own worktree"):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from scheduler.errors import SchedulerError
-from scheduler.execution import git, links, work, worktree
+from scheduler.execution import folders, git, links, work, worktree
 from tests import repos
 
 
@@ -209,15 +209,15 @@ def test_removal_takes_what_is_left_of_a_worktree(root: Path, tmp_path: Path, ha
     with repos.untouched(root):
         tree = repos.create(root, tmp_path)
         if harm in ("folder", "all", "link"):
-            worktree.delete_folder(tree.path)
+            folders.delete_folder(tree.path)
         if harm in ("git folder", "all"):
-            worktree.delete_folder(root / ".git" / "worktrees" / tree.path.name)
+            folders.delete_folder(root / ".git" / "worktrees" / tree.path.name)
         if harm == "git file":
             (tree.path / ".git").unlink()
         if harm == "link":
             tree.path.symlink_to(outside)
         if harm == "parent":
-            worktree.delete_folder(tree.path.parent)
+            folders.delete_folder(tree.path.parent)
         worktree.remove(tree)
         worktree.remove(tree)
         assert worktree.drop_branch(tree, tree.base)
@@ -229,7 +229,7 @@ def test_removal_takes_what_is_left_of_a_worktree(root: Path, tmp_path: Path, ha
 def test_folders_without_rights_are_deleted_by_their_owner(tmp_path: Path) -> None:
     """Where a person without root's rights runs it."""
     script = (
-        "import os, sys\nfrom pathlib import Path\nfrom scheduler.execution.worktree import delete_folder\n"
+        "import os, sys\nfrom pathlib import Path\nfrom scheduler.execution.folders import delete_folder\n"
         "top = Path(sys.argv[1]) / 'top'\n(top / 'a' / 'b').mkdir(parents=True)\n(top / 'a' / 'b' / 'c').touch()\n"
         "(top / 'a' / 'b').chmod(0o500)\n(top / 'a').chmod(0)\ndelete_folder(top)\nprint(top.exists())\n"
     )
