@@ -60,7 +60,7 @@ def assigned(text: str, low: str) -> Iterator[Span]:
             continue
         covered = 0
         for match in pattern.finditer(low):
-            if match.start() >= covered:
+            if match.end() > covered:
                 span = _assignment(text, match)
                 if span is not None:
                     covered = span.end
@@ -96,7 +96,9 @@ def _is_sure(text: str, match: re.Match[str], start: int, found: _Value) -> bool
     """Whether a value of letters alone is one all the same, as in `PASSWORD=swordfish`: no word of code or prose."""
     if match["fold"] is not None:
         return True
-    if match["gap"] is not None or text.startswith(("self.", "this."), start):
+    if match["gap"] is not None:
+        return "-" in found.value
+    if text.startswith(("self.", "this."), start):
         return False
     tight = match["sep"] in ("=", "%3d", None) and text[match.end() - 1] not in " \t"
     if tight:

@@ -65,10 +65,10 @@ _PLACES = {
     "sig=": (_place("signature", r"sig=(?<=[?&;, ]sig=)([\w%/+=-]{24,})", _any),),
     "signature=": (_place("signature", r"signature=([\w%/+=-]{24,})", _any),),
     "login": (
-        _place("netrc", r"login[ \t]{1,4}\S{1,128}[ \t]{0,8}[ \t\n][ \t]{0,8}password[ \t]{1,4}(\S+)", _strong),
+        _place("netrc", r"login[ \t]{1,4}\S{1,128}[ \t]{0,8}[ \t\n][ \t]{0,8}password[ \t]{1,4}(?=(\S+))", _strong),
         _place(
             "netrc",
-            r"machine[ \t]{1,4}\S{1,256}[ \t]{1,8}login[ \t]{1,4}\S{1,128}[ \t]{1,8}password[ \t]{1,4}(\S+)",
+            r"machine[ \t]{1,4}\S{1,256}[ \t]{1,8}login[ \t]{1,4}\S{1,128}[ \t]{1,8}password[ \t]{1,4}(?=(\S+))",
             _any,
         ),
     ),

@@ -12,7 +12,7 @@ _BEGIN = re.compile(rf"-{{4,5}}{_GAP}?BEGIN{_LABEL}")
 _END = re.compile(rf"-{{4,5}}{_GAP}?END{_LABEL}")
 # What may stand around a line of a key: quotes, an escaped line break, a comma, the marks of a diff or a quotation.
 _AROUND = re.compile(r"(?:\\[nr]|[^A-Za-z0-9/=])*")
-_HEADER = re.compile(r"\W*(?:Proc-Type|DEK-Info|Version|Comment|Hash|Charset|MessageID|Subject):")
+_HEADER = re.compile(r"\W*(?:Proc-Type|DEK-Info|Version|Comment|Hash|Charset|MessageID|Subject):|\W*-[A-Z -]*\Z")
 _BODY = re.compile(r"[A-Za-z0-9+/]{32,}")
 _LAST_LINE = re.compile(r"[A-Za-z0-9+/=]+")
 _PATIENCE = 20
@@ -75,4 +75,4 @@ def _is_begin(rest: str) -> bool:
 def _core(line: str) -> str:
     begin = _AROUND.match(line)
     core = line[begin.end() if begin else 0 :]
-    return re.sub(r"(?:\\[nr]|[^A-Za-z0-9+/=\\])+$", "", core[:256])
+    return re.sub(r"(?:\\[nr]|[^A-Za-z0-9+/=\\]|(?<=\W)\+)+$", "", core[:256])

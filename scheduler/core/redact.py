@@ -136,15 +136,15 @@ class Stream:
         if self._pem.open or pem.LITERAL in text:
             lines = self._without_keys(lines)
             text = "\n".join(lines)
+        if not lines:
+            return []
         context = self._context
+        self._context = _MARK.sub(FILL, lines[-1])[-_CONTEXT:] if "[" in lines[-1] else lines[-1][-_CONTEXT:]
         spans = self._redactor.spans(f"{context}\n{text}")
         skip = len(context) + 1
         if spans or (self._limit is not None and len(text) > self._limit):
-            spans = [Span(max(s.start - skip, 0), s.end - skip, s.kind) for s in spans if s.end > skip]
+            spans = [Span(s.start - skip, s.end - skip, s.kind) for s in spans if s.start >= skip]
             lines = self._rendered(lines, merged(spans))
-        if lines:
-            last = lines[-1]
-            self._context = _MARK.sub(FILL, last)[-_CONTEXT:] if "[" in last else last[-_CONTEXT:]
         return lines
 
     def _without_keys(self, lines: list[str]) -> list[str]:
