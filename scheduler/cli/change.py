@@ -91,7 +91,7 @@ def tell(context: Context, root: str) -> None:
     trusted = trust.read(context.paths).get(root)
     state = State(context.paths.state_db, context.now)
     try:
-        states = state.tasks(root)
+        known = state.known(root)
     finally:
         state.close()
-    glance.update(context.paths.glance, root, overview.entry(root, trusted, states, 0, context.now))
+    glance.update(context.paths.glance, root, overview.entry(root, trusted, known, 0, context.now))

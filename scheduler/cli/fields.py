@@ -62,6 +62,8 @@ FIELDS = (
     Field("--on-denied", ("policy", "onDenied"), "text", "When a tool was denied.", ("fail", "accept")),
     Field("--retries", ("policy", "retries"), "whole", "Try again so often after a passing failure."),
     Field("--retry-delay", ("policy", "retryDelay"), "duration", "Wait this long before the first retry (5m)."),
+    Field("--pause-after-failures", ("policy", "pauseAfterFailures"), "whole",
+          "Pause it after so many failures in a row (5; 0: never)."),
     Field("--tag", ("tags",), "words", "Tags."),
     Field("--enabled/--disabled", ("enabled",), "switch", "Whether the task runs."),
 )  # fmt: skip

@@ -15,6 +15,7 @@ from scheduler.cli.context import Context, complete_run, complete_task, json_opt
 from scheduler.cli.triggers import moment_of
 from scheduler.cli.view import View, last_runs, look
 from scheduler.core import format as fmt
+from scheduler.core.limits import starts_again
 from scheduler.core.models import Task, iso
 from scheduler.core.parse import Problem
 from scheduler.core.schedule import occurrences
@@ -98,7 +99,7 @@ def show(context: Context, /, name: str, folder: str | None, as_json: bool) -> N
 def _show_task(view: View, task: Task, as_json: bool) -> None:
     runs = record.of_task(view.root, task.id)[:5]
     moments = [at for at, _ in islice(_occurrences(view, task, view.now), 3)]
-    state = view.states.get(task.id)
+    state = view.known.tasks.get(task.id)
     if as_json:
         known = {} if state is None else {"addedAt": iso(state.added_at), "failuresInRow": state.failures}
         coming = [iso(moment) for moment in moments]
@@ -109,7 +110,7 @@ def _show_task(view: View, task: Task, as_json: bool) -> None:
         [
             ("id", task.id),
             ("name", task.name),
-            ("standing", view.standing(task)),
+            ("standing", "\n".join([view.standing(task), *(output.hold(hold, view.now) for hold in view.holds(task))])),
             ("when", output.trigger(task.trigger)),
             ("next", "\n".join(output.moment(moment, view.now) for moment in moments) or "never"),
             *output.fields({part: raw[part] for part in ("trigger", "execution", "policy")}),
@@ -152,8 +153,10 @@ def next_runs(
 
 
 def _occurrences(view: View, task: Task, start: datetime) -> Iterator[tuple[datetime, Task]]:
-    if view.standing(task) == "on":
-        for at in occurrences(task.trigger, start, start + _FAR, added_at=view.added_at(task.id)):
+    since = starts_again(view.known.holds, view.root, task, view.now)
+    if view.standing(task) in ("on", "paused") and since is not None:
+        begin = start if since == view.now else max(start, since)
+        for at in occurrences(task.trigger, begin, begin + _FAR, added_at=view.added_at(task.id)):
             yield at, task
 
 

@@ -58,6 +58,8 @@ SECTIONS: dict[str, dict[str, Verb]] = {
         "status": Verb("status:status", "What runs, what comes, what needs you."),
         "start": Verb("runner:start", "Start the runner.", alters=True),
         "stop": Verb("runner:stop", "Stop the runner, once what runs has ended.", alters=True),
+        "pause": Verb("pauses:pause", "Start nothing of this project, or of one task, for a time.", alters=True),
+        "resume": Verb("pauses:resume", "Let a paused project or task run again.", alters=True),
         "restart": Verb("runner:restart", "Stop the runner and start it again.", alters=True),
     },
     "More": {

@@ -19,6 +19,7 @@ from scheduler.core import format as fmt
 from scheduler.core.plain import plain
 
 if TYPE_CHECKING:
+    from scheduler.core.limits import Hold
     from scheduler.core.models import CronTrigger, IntervalTrigger, OnceTrigger
 
 _STYLES = {"✓": "green", "✗": "red", "!": "yellow", "…": "cyan", "-": "dim"}
@@ -99,6 +100,12 @@ def instant(text: str | None, now: datetime) -> str:
         return fmt.relative(datetime.fromisoformat(text or ""), now)
     except (ValueError, TypeError):
         return ""
+
+
+def hold(value: Hold, now: datetime) -> str:
+    """A hold in words: `paused by sam 3h ago, until Tue 2026-12-01 09:00 CET, in 2d`."""
+    until = "" if value.until is None else f", until {moment(value.until, now)}"
+    return f"{value.words()} {fmt.relative(value.since, now)}{until}"
 
 
 def trigger(value: CronTrigger | OnceTrigger | IntervalTrigger) -> str:

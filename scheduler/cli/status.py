@@ -10,7 +10,7 @@ import click
 
 from scheduler.cli import output, record
 from scheduler.cli.context import Context, json_option, project_option
-from scheduler.cli.view import task_states
+from scheduler.cli.view import known_of
 from scheduler.core import format as fmt
 from scheduler.core.models import iso
 from scheduler.disk import paths
@@ -26,6 +26,7 @@ _OPEN = {
     "review": "waits for review: 'diff {run}', then 'merge {run}' or 'discard {run}'",
     "kept-worktree": "left a worktree that could not be saved: 'show {run}'",
     "usage-limit": "waits for a usage limit to end",
+    "paused": "paused by {by} {since}{until}{skipped}: {verb}",
 }
 
 
@@ -74,7 +75,7 @@ def _project(
     context: Context, root: str, trusted: trust.Project | None, runner: dict[str, Any] | None
 ) -> dict[str, Any]:
     running = sum(run["project"] == root for run in _among([root], runner, "running"))
-    return overview.entry(root, trusted, task_states(context, root), running, context.now)
+    return overview.entry(root, trusted, known_of(context, root), running, context.now)
 
 
 def _among(roots: list[str], runner: dict[str, Any] | None, what: str) -> list[dict[str, Any]]:
@@ -85,10 +86,7 @@ def _coming(projects: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     moments = sorted(
         (one["at"], root, one["task"]) for root, entry in projects.items() if entry["enabled"] for one in entry["next"]
     )
-    return [
-        {"project": root, "task": task, "at": iso(datetime.fromtimestamp(at).astimezone())}
-        for at, root, task in moments[:COMING]
-    ]
+    return [{"project": root, "task": task, "at": iso(_local(at))} for at, root, task in moments[:COMING]]
 
 
 def _recent(roots: list[str]) -> list[dict[str, Any]]:
@@ -146,13 +144,30 @@ def _when(text: str, now: datetime) -> tuple[str, str]:
     return fmt.clock(at, None), fmt.relative(at, now)
 
 
+def _words(matter: dict[str, Any], now: datetime) -> dict[str, str]:
+    """What the texts on open matters name."""
+    until, skipped, task = matter.get("until"), matter.get("skipped"), matter["task"]
+    return {
+        "run": matter["run"] or "",
+        "by": matter.get("by") or "",
+        "since": fmt.relative(_local(matter["at"]), now),
+        "until": "" if until is None else f" until {output.moment(_local(until), now)}",
+        "skipped": f", {fmt.count(skipped, 'occurrence')} passed over" if skipped else "",
+        "verb": f"'resume {task}'" if task else "'resume'",
+    }
+
+
+def _local(at: float) -> datetime:
+    return datetime.fromtimestamp(at).astimezone()
+
+
 def _show_open(projects: list[dict[str, Any]], now: datetime) -> None:
     rows = []
     for entry in projects:
         if entry["enabled"] and entry["suspended"]:
             rows.append(["", os.path.basename(entry["root"]), entry["suspended"] + ": 'enable' shows it"])
         for matter in entry["open"]:
-            advice = _OPEN.get(matter["kind"], matter["kind"]).format(run=matter["run"])
+            advice = _OPEN.get(matter["kind"], matter["kind"]).format(**_words(matter, now))
             rows.append([matter["run"] or "", matter["task"] or os.path.basename(entry["root"]), advice])
     if rows:
         output.say("\nneeds you")

@@ -24,6 +24,7 @@ from scheduler.core.parse import show
 from scheduler.core.schedule import occurrences
 from scheduler.disk.paths import ID_MAX, is_task_id
 from scheduler.errors import SchedulerError, UsageError
+from scheduler.store.state import State
 
 SHOWN = 3  # occurrences told after a change
 _FAR = timedelta(days=36525)
@@ -130,7 +131,13 @@ def edit(
 @click.pass_obj
 def remove(context: Context, /, task_id: str, folder: str | None, as_json: bool) -> None:
     """Remove the task ID. Its history, logs and branches stay."""
-    change(context, context.root(folder), lambda entries: entries.remove(_entry(entries, task_id)))
+    root = context.root(folder)
+    change(context, root, lambda entries: entries.remove(_entry(entries, task_id)))
+    state = State(context.paths.state_db, context.now)
+    try:
+        state.holds.drop(root, task_id)  # a new task of that name is not a paused one
+    finally:
+        state.close()
     if as_json:
         output.say_json({"removed": task_id})
     else:

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from scheduler.cli.context import Context
+from scheduler.core.limits import Hold, starts_again
 from scheduler.core.models import Task
 from scheduler.core.parse import Config
 from scheduler.core.schedule import next_occurrence
@@ -15,7 +16,7 @@ from scheduler.errors import SchedulerError
 from scheduler.execution import overview
 from scheduler.store import config, trust
 from scheduler.store.config import ConfigAbsent, Source
-from scheduler.store.state import State, TaskState
+from scheduler.store.state import Known, State
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class View:
     source: Source | None = None
     config: Config | None = None
     problem: SchedulerError | None = None
-    states: dict[str, TaskState] = field(default_factory=dict)
+    known: Known = field(default_factory=Known)
 
     @property
     def enabled(self) -> bool:
@@ -54,23 +55,30 @@ class View:
 
     def done(self, task_id: str) -> bool:
         """Whether the task has run for the last time."""
-        state = self.states.get(task_id)
+        state = self.known.tasks.get(task_id)
         return state is not None and state.done_at is not None
 
     def added_at(self, task_id: str) -> datetime:
         """When the task's trigger began to count."""
-        state = self.states.get(task_id)
+        state = self.known.tasks.get(task_id)
         return state.added_at if state is not None else self.now
 
     def next_run(self, task: Task) -> datetime | None:
-        """When the task would run next; None when it never will, or is off."""
-        if not task.enabled or self.done(task.id):
+        """When the task would run next; None when it never will, is off, or waits for a person."""
+        since = starts_again(self.known.holds, self.root, task, self.now)
+        if not task.enabled or self.done(task.id) or since is None:
             return None
-        return next_occurrence(task.trigger, self.now, added_at=self.added_at(task.id))
+        return next_occurrence(task.trigger, since, added_at=self.added_at(task.id))
+
+    def holds(self, task: Task) -> list[Hold]:
+        """What keeps the task from starting now."""
+        return [hold for hold in self.known.holds if hold.covers(self.root, task) and not hold.is_over(self.now)]
 
     def standing(self, task: Task) -> str:
-        """`on`, `off` or `done`."""
-        return "done" if self.done(task.id) else "on" if task.enabled else "off"
+        """`on`, `off`, `done` or `paused`."""
+        if self.done(task.id):
+            return "done"
+        return "off" if not task.enabled else "paused" if self.holds(task) else "on"
 
     def why_idle(self) -> tuple[str, str] | None:
         """Why nothing runs in this project, and what to do; None where it is served."""
@@ -89,24 +97,24 @@ class View:
 def look(context: Context, root: str) -> View:
     """The project at `root` as it is now. Raises only where the user's own files are damaged."""
     trusted = trust.read(context.paths).get(root)
-    states = task_states(context, root)
+    known = known_of(context, root)
     try:
         source = config.read_source(root)
     except SchedulerError as error:
-        return View(root, context.now, trusted, problem=error, states=states)
+        return View(root, context.now, trusted, problem=error, known=known)
     try:
-        return View(root, context.now, trusted, source, source.parse(), states=states)
+        return View(root, context.now, trusted, source, source.parse(), known=known)
     except SchedulerError as error:
-        return View(root, context.now, trusted, source, problem=error, states=states)
+        return View(root, context.now, trusted, source, problem=error, known=known)
 
 
-def task_states(context: Context, root: str) -> dict[str, TaskState]:
-    """What the runner knows of the project's tasks; looking makes no file."""
+def known_of(context: Context, root: str) -> Known:
+    """What the runner knows of the project; looking makes no file."""
     if not os.path.exists(context.paths.state_db):
-        return {}
+        return Known()
     state = State(context.paths.state_db, context.now)
     try:
-        return state.tasks(root)
+        return state.known(root)
     finally:
         state.close()
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 
+from scheduler.core.limits import Hold
 from scheduler.core.models import Task
 from scheduler.core.record import Reason, Status
 
@@ -37,7 +38,8 @@ PASSING = frozenset(
 @dataclass(frozen=True)
 class Waiting:
     """A run in the queue. `not_before` holds a retry back; `isolated` False needs the main checkout for itself;
-    `asked`: a person asked for it, so it waits where a scheduled one would be skipped, also of a disabled task."""
+    `asked`: a person asked for it, so it waits where a scheduled one would be skipped, and runs though its task is
+    disabled or paused."""
 
     run_id: str
     project: str
@@ -75,15 +77,19 @@ class Decision:
     reason: Reason | None = None
 
 
-def decide(waiting: Waiting, task: Task | None, going: Sequence[Going], *, trusted: bool) -> Decision:
+def decide(
+    waiting: Waiting, task: Task | None, going: Sequence[Going], *, trusted: bool, hold: Hold | None = None
+) -> Decision:
     """What becomes of a queued run whose turn has come, given the runs under way.
 
-    `task` is the task as the approved config has it now; None when it is gone.
+    `task` is the task as the approved config has it now; None when it is gone. `hold` keeps it from starting by itself.
     """
     if not trusted:
         return Decision(Move.SKIP, Reason.UNTRUSTED)
     if task is None or not (task.enabled or waiting.asked):
         return Decision(Move.SKIP, Reason.DISABLED)
+    if hold is not None and not waiting.asked:
+        return Decision(Move.SKIP, hold.reason)
     if any(g.project == waiting.project and g.task == waiting.task for g in going):
         if waiting.asked or task.policy.overlap == "queue":
             return Decision(Move.WAIT)

@@ -195,6 +195,7 @@ class Policy(Model):
     on_denied: Literal["fail", "accept"] = "fail"
     retries: Annotated[int, Field(ge=0, le=20)] = 0
     retry_delay: Duration = 300
+    pause_after_failures: Annotated[int, Field(ge=0, le=1000)] = 5
 
 
 class Task(Model):

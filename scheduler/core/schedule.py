@@ -69,6 +69,12 @@ def next_occurrence(trigger: Trigger, after: datetime, *, added_at: datetime) ->
     return next(occurrences(trigger, after, _LAST, added_at=added_at), None)
 
 
+def passed(trigger: Trigger, since: datetime, until: datetime, *, added_at: datetime) -> Skipped | None:
+    """All occurrences with since < t <= until and added_at < t, as a counted span; None where there are none."""
+    found = list(_blocks(trigger, since, until, added_at))
+    return _span(found) if found else None
+
+
 @dataclass(frozen=True)
 class Firing:
     """An occurrence to run now; a catch-up is one whose time was missed."""
@@ -79,7 +85,7 @@ class Firing:
 
 @dataclass(frozen=True)
 class Skipped:
-    """Missed occurrences that are not run, from `first` to `last`: one record tells of all `count`."""
+    """Occurrences that are not run, from `first` to `last`: one record tells of all `count`."""
 
     first: datetime
     last: datetime
@@ -142,7 +148,7 @@ def collect_due(
     older = next(occurrences(trigger, begin, before, added_at=begin), None)
     return Due(
         fire=tuple(fire),
-        skipped=Skipped(window[0].at(0), window[-1].at(-1), sum(len(b.seconds) for b in window)) if window else None,
+        skipped=_span(window) if window else None,
         older_span=(begin, before + _TICK) if older else None,
         handled_until=now,
     )
@@ -156,6 +162,10 @@ class _Block(NamedTuple):
 
     def at(self, index: int) -> datetime:
         return self.start + timedelta(seconds=self.seconds[index])
+
+
+def _span(blocks: Sequence[_Block]) -> Skipped:
+    return Skipped(blocks[0].at(0), blocks[-1].at(-1), sum(len(block.seconds) for block in blocks))
 
 
 def _moments(blocks: Iterable[_Block]) -> Iterator[datetime]:

@@ -5,8 +5,11 @@
         "enabled": bool, "trusted": bool, "suspended": null | "one line why",
         "tasks": n, "active": n, "running": n, "next": [{"task": id, "at": <epoch s>}],
         "recent": [{"run": id8, "task": id, "status": s, "reason": r | null, "at": <epoch s>, "costUsd": x | null}],
-        "open": [{"kind": "failed" | "review" | "kept-worktree" | "usage-limit" | "config",
+        "open": [{"kind": "failed" | "review" | "kept-worktree" | "usage-limit" | "config" | "paused",
                   "run": id8 | null, "task": id | null, "at": <epoch s>}]}}}
+
+A `paused` matter (task null: the whole project) also says "until": <epoch s> | null, "by": text, "skipped": how many
+occurrences were passed over.
 
 Each project is one line, so that a hook need not read the others. The runner or the CLI writes the file, whichever
 changed something. It is derived: whatever is lost in it is computed again.

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from scheduler.core.limits import starts_again
+from scheduler.core.models import Task
 from scheduler.core.parse import Config
+from scheduler.core.record import Reason
 from scheduler.core.schedule import next_occurrence
 from scheduler.disk import paths
 from scheduler.errors import SchedulerError
 from scheduler.execution import git
 from scheduler.store import config, history
-from scheduler.store.state import TaskState
+from scheduler.store.state import Known
 from scheduler.store.trust import Project
 
 TAIL = 1 << 20  # bytes at the end of the history that are looked at
@@ -41,31 +44,42 @@ def count_tasks(known: Config) -> int:
     return len(known.tasks) + len({problem.task for problem in known.problems if not problem.warning})
 
 
-def read_standing(root: str, trusted: Project | None, states: Mapping[str, TaskState], now: datetime) -> Standing:
+def outlook(root: str, tasks: Iterable[Task], known: Known, now: datetime) -> tuple[int, list[tuple[float, str]]]:
+    """How many of a project's tasks start by themselves, now or when a hold ends; and what comes next of each."""
+    active = 0
+    coming = []
+    for task in tasks:
+        state = known.tasks.get(task.id)
+        since = starts_again(known.holds, root, task, now)
+        if not task.enabled or since is None or (state is not None and state.done_at is not None):
+            continue
+        active += 1
+        if state is not None and state.active_since is not None:
+            since = max(since, state.handled_until)
+            moment = next_occurrence(task.trigger, since, added_at=state.added_at)
+            if moment is not None:
+                coming.append((moment.timestamp(), task.id))
+    return active, sorted(coming)
+
+
+def read_standing(root: str, trusted: Project | None, known: Known, now: datetime) -> Standing:
     """How a project stands by its config on disk, approved or not."""
     approved = False
     try:
         source = config.read_source(root)
         approved = trusted is not None and trusted.approves(source)
-        known = source.parse()
+        parsed = source.parse()
     except SchedulerError as error:
         return Standing(approved, error.message, 0, 0, ())
-    done = {task for task, state in states.items() if state.done_at is not None}
-    live = {task.id: task for task in known.tasks if task.enabled and task.id not in done}
-    coming = []
-    for task_id, state in states.items():
-        if task_id in live and approved and state.active_since is not None:
-            moment = next_occurrence(live[task_id].trigger, max(now, state.handled_until), added_at=state.added_at)
-            if moment is not None:
-                coming.append((moment.timestamp(), task_id))
+    active, coming = outlook(root, parsed.tasks, known, now)
     why = None if approved else "its config is not the one that was approved"
-    return Standing(approved, why, count_tasks(known), len(live), sorted(coming))
+    return Standing(approved, why, count_tasks(parsed), active, coming if approved else ())
 
 
 def entry(
     root: str,
     trusted: Project | None,
-    states: Mapping[str, TaskState],
+    known: Known,
     running: int,
     now: datetime,
     standing: Standing | None = None,
@@ -74,7 +88,7 @@ def entry(
 
     `standing` spares who knows it already the reading of the config.
     """
-    standing = standing or read_standing(root, trusted, states, now)
+    standing = standing or read_standing(root, trusted, known, now)
     recent = [r for r in recent_runs(root) if _ended(r) > (now - RECENT).timestamp()]
     return {
         "enabled": trusted is not None and trusted.enabled,
@@ -85,8 +99,25 @@ def entry(
         "next": [{"task": task, "at": at} for at, task in standing.coming[:COMING]],
         "running": running,
         "recent": [_recent(r) for r in recent if r["status"] not in ("running", "skipped")][-50:],
-        "open": open_matters(root, recent)[:20],
+        "open": [*_paused(root, known, now), *open_matters(root, recent)][:20],
     }
+
+
+def _paused(root: str, known: Known, now: datetime) -> list[dict[str, Any]]:
+    """What is paused: the project, or tasks of it."""
+    return [
+        {
+            "kind": "paused",
+            "run": None if hold.run is None else hold.run[:8],
+            "task": hold.task or None,
+            "at": hold.since.timestamp(),
+            "until": None if hold.until is None else hold.until.timestamp(),
+            "by": hold.by,
+            "skipped": sum(t.count for t in known.tallies if hold.names(t.project, t.task) and t.reason == hold.reason),
+        }
+        for hold in known.holds
+        if hold.project == root and hold.reason is Reason.PAUSED and not hold.is_over(now)
+    ]
 
 
 def recent_runs(root: str) -> list[dict[str, Any]]:

@@ -7,13 +7,14 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from scheduler import __version__
 from scheduler.core import lifecycle
 from scheduler.core.lifecycle import Going, Move, Waiting
+from scheduler.core.limits import is_failure
 from scheduler.core.models import Task, iso
 from scheduler.core.record import Reason, Record, RunnerMark, Status
 from scheduler.disk.paths import Paths
@@ -21,31 +22,16 @@ from scheduler.errors import SchedulerError
 from scheduler.execution import aftermath, run
 from scheduler.execution.agent import SupervisorPool
 from scheduler.runner.due import claim_due, new_record
+from scheduler.runner.gate import Gate
 from scheduler.runner.ledger import Ledger
 from scheduler.runner.projects import Projects
 from scheduler.runner.publish import Publisher
 from scheduler.runner.served import Served
+from scheduler.runner.skips import Skips
+from scheduler.runner.turns import Queued, Underway, listing
 from scheduler.store.state import State
 
 log = logging.getLogger("scheduler")
-
-
-@dataclass
-class Queued:
-    """A claimed run that has not begun."""
-
-    record: Record
-    waiting: Waiting
-
-
-@dataclass
-class Underway:
-    """A run that has begun."""
-
-    record: Record
-    going: Going
-    cancel: asyncio.Event = field(default_factory=asyncio.Event)
-    work: asyncio.Task[None] | None = None
 
 
 class Desk:
@@ -67,8 +53,10 @@ class Desk:
         self._env = env
         self._shop = run.Workshop(paths, pool, dict(env), now, state.update_run)
         self.mark = RunnerMark(host=socket.gethostname(), pid=os.getpid(), version=__version__)
-        self._publisher = Publisher(paths, projects, self.mark, now())
+        self._publisher = Publisher(paths, state, projects, self.mark, now())
         self.ledger = Ledger(paths, state, projects)
+        self._gate = Gate(state, projects)
+        self._skips = Skips(state, self.ledger, projects, self.mark)
         self.queue: list[Queued] = []
         self.going: dict[str, Underway] = {}
         self.wake = asyncio.Event()
@@ -81,13 +69,17 @@ class Desk:
 
     def fire(self, now: datetime) -> None:
         """Queue every occurrence that is due, and put on record those that are skipped."""
+        self._gate.look(now)
+        pass_over = partial(self._skips.pass_over, now=now)
         for served in self._projects.served.values():
-            for claimed in claim_due(served, self._state, now, self.mark):
+            for claimed in claim_due(served, self._state, now, self.mark, self._gate.holds, pass_over):
                 self._projects.changed.add(served.root)
                 if claimed.record.status is Status.RUNNING:
                     self._enqueue(claimed.record, claimed.moment)
                 else:
                     self.close_record(claimed.record)
+        self._skips.settle(self._gate.holds, now)
+        self._gate.settle(now)
 
     def _enqueue(
         self, record: Record, since: datetime, not_before: datetime | None = None, *, asked: bool = False
@@ -126,7 +118,8 @@ class Desk:
             return False  # its config changed this moment; the next look reads it first
         task = served.tasks.get(record.task_id) if served else None
         trusted = served is not None and served.suspended is None
-        decision = lifecycle.decide(queued.waiting, task, going, trusted=trusted)
+        hold = self._gate.hold(record.project, task, now) if task else None
+        decision = lifecycle.decide(queued.waiting, task, going, trusted=trusted, hold=hold)
         if decision.move is Move.SKIP:
             self.queue.remove(queued)
             skipped = record.evolve(status=Status.SKIPPED, reason=decision.reason, completed_at=now)
@@ -188,10 +181,14 @@ class Desk:
         """Put a final record on file, and queue another attempt if its task is to have one."""
         served = self._projects.served.get(record.project)
         task = served.tasks.get(record.task_id) if served else None
-        if not self.ledger.close(record) or task is None or record.completed_at is None:
-            return
-        again = lifecycle.retry_at(task, record.status, record.reason, record.attempt, record.completed_at)
-        if again is not None:
+        again = None
+        if task is not None and record.completed_at is not None:
+            again = lifecycle.retry_at(task, record.status, record.reason, record.attempt, record.completed_at)
+        # What is tried again has not failed for good.
+        failed = None if again else is_failure(record.status, record.reason)
+        if task is not None and failed:
+            record = self._gate.count_failure(record, task)
+        if self.ledger.close(record, failed) and task is not None and again is not None:
             self._retry(record, task, again)
 
     def _retry(self, record: Record, task: Task, at: datetime) -> None:
@@ -246,27 +243,7 @@ class Desk:
 
     def status(self) -> dict[str, Any]:
         """Runs under way and queued, for the control socket."""
-        return {
-            "running": [
-                {
-                    "runId": u.record.id,
-                    "taskId": u.record.task_id,
-                    "project": u.record.project,
-                    "startedAt": iso(u.record.started_at),
-                    "isolated": u.record.isolated,
-                }
-                for u in self.going.values()
-            ],
-            "queued": [
-                {
-                    "runId": q.record.id,
-                    "taskId": q.record.task_id,
-                    "project": q.record.project,
-                    "scheduledFor": iso(q.waiting.not_before or q.waiting.since),
-                }
-                for q in self.queue
-            ],
-        }
+        return listing(self.going.values(), self.queue)
 
     def publish(self, now: datetime) -> None:
         """Bring the hooks' glance up to date, in the background."""

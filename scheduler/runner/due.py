@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from scheduler.core.limits import Hold
 from scheduler.core.models import Task, iso
 from scheduler.core.record import Reason, Record, RunnerMark, Status, TriggeredBy
-from scheduler.core.schedule import Due, collect_due
+from scheduler.core.schedule import Due, Skipped, collect_due, passed
 from scheduler.runner.served import Served
 from scheduler.store.state import State, TaskState
 
@@ -22,15 +24,36 @@ class Claimed:
     moment: datetime
 
 
-def claim_due(served: Served, state: State, now: datetime, mark: RunnerMark) -> list[Claimed]:
-    """Claim every occurrence that has come, and plan the next of each task."""
+PassOver = Callable[[str, Task, Hold, Skipped], None]
+
+
+def claim_due(
+    served: Served, state: State, now: datetime, mark: RunnerMark, holds: Sequence[Hold], pass_over: PassOver
+) -> list[Claimed]:
+    """Claim every occurrence that has come, and plan the next of each task. What `holds` cover goes to `pass_over`,
+    which moves the task's watermark."""
     claimed: list[Claimed] = []
+    root = served.root
     for task_id in served.due(now):
         known = served.active(task_id)
-        if known is not None:
-            claimed += _claim_task(served.root, served.tasks[task_id], known, state, now, mark)
-            served.states[task_id] = state.task(served.root, task_id) or known
-            served.plan(task_id)
+        if known is None:
+            continue
+        task = served.tasks[task_id]
+        for hold in holds:
+            if not hold.covers(root, task) or hold.since > now:
+                continue
+            if hold.since > known.handled_until:  # as a rule the runner has dealt with all that came before it
+                claimed += _claim_task(root, task, known, state, hold.since, mark)
+                known = state.task(root, task_id) or known
+            until = now if hold.until is None else min(now, hold.until)
+            span = passed(task.trigger, known.handled_until, until, added_at=known.added_at)
+            if span is not None:
+                pass_over(root, task, hold, span)
+                known = state.task(root, task_id) or known
+        if known.done_at is None:
+            claimed += _claim_task(root, task, known, state, now, mark)
+        served.states[task_id] = state.task(root, task_id) or known
+        served.plan(task_id)
     return claimed
 
 

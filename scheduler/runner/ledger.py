@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+from typing import Any
 
-from scheduler.core.record import Record, Status
+from scheduler.core.models import from_json
+from scheduler.core.record import Record
 from scheduler.disk import files
 from scheduler.disk.paths import Paths
+from scheduler.errors import SchedulerError
 from scheduler.runner.projects import Projects
 from scheduler.store import history
 from scheduler.store.state import State
@@ -23,23 +27,31 @@ class Ledger:
         self._paths = paths
         self._state = state
         self._projects = projects
-        self._unwritten: list[Record] = []
+        self._unwritten: list[tuple[Record, bool | None]] = []
 
-    def close(self, record: Record) -> bool:
-        """Put a final record into the history and forget the run; False where that has to be tried again."""
+    def close(self, record: Record, failed: bool | None) -> bool:
+        """Put a final record into the history and forget the run; False where that has to be tried again.
+
+        `failed` counts its task's failures in a row, as `State.finish` does.
+        """
         self._state.update_run(record.id, phase="ended", record=record.to_json())
+        if not self.tell(record):
+            self._unwritten.append((record, failed))
+            asyncio.get_running_loop().call_later(AGAIN, self._try_again)
+            return False
+        self._state.finish(record.id, record.project, record.task_id, failed=failed)
+        return True
+
+    def tell(self, record: Record) -> bool:
+        """Put a line into the history; False, and logged, where the disk refuses."""
         try:
             history.append(self._paths, record)
         except files.NotDurable as error:
             log.error("the disk did not confirm a record: %s (%s)", error.strerror, error.filename)
         except OSError as error:
             log.error("history not written: %s (%s)", error.strerror, error.filename)
-            self._unwritten.append(record)
-            asyncio.get_running_loop().call_later(AGAIN, self._try_again)
             return False
         self._projects.changed.add(record.project)
-        failed = None if record.status is Status.SKIPPED else record.status is not Status.SUCCESS
-        self._state.finish(record.id, record.project, record.task_id, failed=failed)
         return True
 
     def forget(self, record: Record) -> None:
@@ -48,5 +60,13 @@ class Ledger:
 
     def _try_again(self) -> None:
         unwritten, self._unwritten = self._unwritten, []
-        for record in unwritten:
-            self.close(record)
+        for record, failed in unwritten:
+            self.close(record, failed)
+
+
+def read_record(raw: dict[str, Any]) -> Record:
+    """A record from its JSON. SchedulerError when it is none of ours."""
+    found = from_json(Record, json.dumps(raw))
+    if not isinstance(found, Record):
+        raise SchedulerError(f"not a record: {found}")
+    return found

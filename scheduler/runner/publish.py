@@ -15,6 +15,7 @@ from scheduler.disk.paths import Paths
 from scheduler.execution import overview
 from scheduler.runner.projects import Projects
 from scheduler.runner.served import Served
+from scheduler.store.state import Known, State
 
 log = logging.getLogger("scheduler")
 DELAY = 0.25  # seconds from a change to its being written: a run that starts has the processor to itself till then
@@ -23,8 +24,9 @@ DELAY = 0.25  # seconds from a change to its being written: a run that starts ha
 class Publisher:
     """Writes the entries of projects that changed."""
 
-    def __init__(self, paths: Paths, projects: Projects, mark: RunnerMark, started: datetime) -> None:
+    def __init__(self, paths: Paths, state: State, projects: Projects, mark: RunnerMark, started: datetime) -> None:
         self._path = paths.glance
+        self._state = state
         self._runner = {"pid": mark.pid, "version": mark.version, "startedAt": int(started.timestamp())}
         self._projects = projects
         self._timer: asyncio.TimerHandle | None = None
@@ -46,19 +48,20 @@ class Publisher:
     async def _write(self) -> None:
         changed, self._projects.changed = self._projects.changed, set()
         running = Counter(going.project for going in self._going)
-        served = {root: self._projects.served.get(root) for root in changed}
+        found = [(root, self._projects.served.get(root), self._state.known(root)) for root in changed]
         try:
-            await asyncio.to_thread(self._update, served, running, self._now)
+            await asyncio.to_thread(self._update, found, running, self._now)
         except Exception:
             log.exception("the glance for the hooks was not written")
 
-    def _update(self, changed: Mapping[str, Served | None], running: Mapping[str, int], now: datetime) -> None:
+    def _update(
+        self, changed: Sequence[tuple[str, Served | None, Known]], running: Mapping[str, int], now: datetime
+    ) -> None:
         if not changed:
             glance.update(self._path, None, None, runner=self._runner)
-        for root, served in changed.items():
-            trusted, standing = (served.trusted, served.standing()) if served else (None, None)
-            states = dict(served.states) if served else {}
-            entry = overview.entry(root, trusted, states, running.get(root, 0), now, standing)
+        for root, served, known in changed:
+            trusted, standing = (served.trusted, served.standing(known, now)) if served else (None, None)
+            entry = overview.entry(root, trusted, known, running.get(root, 0), now, standing)
             glance.update(self._path, root, entry, runner=self._runner)
 
     async def close(self) -> None:

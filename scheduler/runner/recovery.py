@@ -6,18 +6,17 @@ Nothing that is not a run's of ours is touched, and no work is lost: what a run 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from scheduler.core.models import from_json
 from scheduler.core.record import Reason, Record, Status
 from scheduler.disk.paths import Paths, history_file
 from scheduler.errors import SchedulerError
 from scheduler.execution import aftermath, process, tree
 from scheduler.runner.desk import Desk
+from scheduler.runner.ledger import read_record
 from scheduler.store import history, trust
 from scheduler.store.state import RunRow, State
 
@@ -94,14 +93,6 @@ def crashed(record: Record, now: datetime) -> Record:
         duration=max(int((now - record.started_at).total_seconds() * 1000), 0),
         error="the runner or the machine died while it ran",
     )
-
-
-def read_record(raw: dict[str, Any]) -> Record:
-    """A record from its JSON. SchedulerError when it is none of ours."""
-    found = from_json(Record, json.dumps(raw))
-    if not isinstance(found, Record):
-        raise SchedulerError(f"not a record: {found}")
-    return found
 
 
 def _is_on_record(record: Record) -> bool:

@@ -11,9 +11,9 @@ from scheduler.core.models import Task
 from scheduler.core.parse import Config, trigger_digest
 from scheduler.core.schedule import next_occurrence
 from scheduler.errors import SchedulerError
-from scheduler.execution.overview import COMING, Standing, count_tasks
+from scheduler.execution.overview import COMING, Standing, count_tasks, outlook
 from scheduler.store import config, trust
-from scheduler.store.state import State, TaskState
+from scheduler.store.state import Known, State, TaskState
 
 Told = tuple[str, str, bool]
 """A task as the state is told of it: id, digest of its trigger, whether it is enabled."""
@@ -56,10 +56,12 @@ class Served:
         while self.coming and self.coming[0][0] <= now:
             yield heapq.heappop(self.coming)[1]
 
-    def standing(self) -> Standing | None:
+    def standing(self, known: Known, now: datetime) -> Standing | None:
         """How it stands, for the glance; None where it is suspended. From any thread."""
         if self.config is None or self.suspended is not None:
             return None
+        if known.holds:
+            return Standing(True, None, count_tasks(self.config), *outlook(self.root, self.config.tasks, known, now))
         states, coming = dict(self.states), list(self.coming)
         done = sum(state.done_at is not None for state in states.values())
         live = sum(task.enabled for task in self.config.tasks) - done

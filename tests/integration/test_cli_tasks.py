@@ -64,7 +64,8 @@ def test_every_option_finds_its_place(cli: Command, repo: Path) -> None:
         *("--env", "CI=1", "--env", "A=b=c", "--env", "E=", "--branch-prefix", "auto/", "--base", "default"),
         *("--setup", "npm ci", "--link", "node_modules", "--link", "a,b", "--push", "--remote", "up", "--no-worktree"),
         *("--overlap", "queue", "--missed", "all", "--missed-within", "2d", "--open-review", "skip"),
-        *("--on-denied", "accept", "--retries", "2", "--retry-delay", "5m", "--tag", "a", "--tag", "b", "--disabled"),
+        *("--on-denied", "accept", "--retries", "2", "--retry-delay", "5m", "--pause-after-failures", "3"),
+        *("--tag", "a", "--tag", "b", "--disabled"),
     ]
     cli("add", "X", "--every", "4h", "--from", "2026-12-01T00:00:00+00:00", "--prompt", "-", *words, input="Do\nit.")
     assert first(repo) == {
@@ -104,6 +105,7 @@ def test_every_option_finds_its_place(cli: Command, repo: Path) -> None:
             "onDenied": "accept",
             "retries": 2,
             "retryDelay": "5m",
+            "pauseAfterFailures": 3,
         },
         "tags": ["a", "b"],
     }

@@ -175,14 +175,14 @@ for number in range(int(args[2])):
 
 def test_processes_that_claim_at_once_share_the_occurrences(path: str) -> None:
     claimed: list[str] = []
-    for claimer in [child.start(CLAIM, path, name, 30, site=False) for name in "abcd"]:
+    for claimer in [child.start(CLAIM, path, name, 30) for name in "abcd"]:
         claimed += child.output(claimer).split()
     assert sorted(map(int, claimed)) == list(range(30))
 
 
 def test_a_claim_that_was_answered_survives_a_kill(path: str) -> None:
     for number in range(5):
-        claimer = child.start(CLAIM, path, f"r{number}", 10000, site=False)
+        claimer = child.start(CLAIM, path, f"r{number}", 10000)
         assert claimer.stdout is not None
         said = [claimer.stdout.readline()]
         time.sleep(0.01)

@@ -73,8 +73,8 @@ def test_turns_are_fair_between_projects() -> None:
     queue.append(waiting("b", "/b", since=NOW + timedelta(seconds=9)))
     going = [Going("g", "/a", "x", True)]
     assert [w.run_id for w in in_turn(queue, going, {}, NOW)] == ["b", "a0", "a1", "a2"]
-    assert [w.run_id for w in in_turn(queue, [], {"/a": 1, "/b": 2}, NOW)][0] == "a0"
-    assert [w.run_id for w in in_turn(queue, [], {"/a": 3, "/b": 2}, NOW)][0] == "b"
+    assert in_turn(queue, [], {"/a": 1, "/b": 2}, NOW)[0].run_id == "a0"
+    assert in_turn(queue, [], {"/a": 3, "/b": 2}, NOW)[0].run_id == "b"
 
 
 def test_a_retry_waits_for_its_time() -> None:

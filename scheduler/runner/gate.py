@@ -1,0 +1,54 @@
+"""What may start at this moment: the holds, read anew at each look, since the command line writes them too."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from scheduler.core.limits import Cause, Hold, is_too_often
+from scheduler.core.models import Task
+from scheduler.core.record import Record
+from scheduler.runner.projects import Projects
+from scheduler.store.state import State
+
+
+class Gate:
+    """The holds as of the last look."""
+
+    def __init__(self, state: State, projects: Projects) -> None:
+        self._state = state
+        self._projects = projects
+        self.holds: list[Hold] = []
+
+    def look(self, now: datetime) -> None:
+        """Read the holds; a change of what holds now is news for the hooks."""
+        before, self.holds = self.holds, self._state.holds.all()
+        for hold in {*before} ^ {*self.holds}:
+            self._projects.changed |= {root for root in self._projects.served if hold.project in ("", root)}
+
+    def over(self, root: str, task: Task) -> list[Hold]:
+        """Those that cover a task, in the order in which they began; also those that are over and not settled."""
+        return [hold for hold in self.holds if hold.covers(root, task)]
+
+    def hold(self, root: str, task: Task, now: datetime) -> Hold | None:
+        """What keeps a task from starting now."""
+        return next((hold for hold in self.over(root, task) if not hold.is_over(now)), None)
+
+    def count_failure(self, record: Record, task: Task) -> Record:
+        """Pause the task of a run that failed for good, where that was once too often; the record, with a note then."""
+        state = self._state.task(record.project, task.id)
+        failures = 1 if state is None else state.failures + 1
+        now = record.completed_at or record.started_at
+        paused = any(hold.cause is Cause.FAILURES and not hold.is_over(now) for hold in self.over(record.project, task))
+        if paused or not is_too_often(task, failures):
+            return record
+        self._state.holds.put(Hold(record.project, task.id, Cause.FAILURES, now, None, "scheduler", record.id))
+        note = f"paused: {failures} failures in a row; 'resume {task.id}' lets it run again"
+        return record.evolve(notes=(*(record.notes or ()), note))
+
+    def settle(self, now: datetime) -> None:
+        """Forget the holds that are over, once all that came due under them is passed over."""
+        for hold in self.holds:
+            served = self._projects.served.get(hold.project)
+            settled = hold.project == "" or (served is not None and served.suspended is None)
+            if hold.is_over(now) and settled:
+                self._state.holds.forget(hold)

@@ -1,0 +1,49 @@
+"""The runs that a runner has: those in its queue, those under way, and how `status` lists them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from scheduler.core.lifecycle import Going, Waiting
+from scheduler.core.models import iso
+from scheduler.core.record import Record
+
+
+@dataclass
+class Queued:
+    """A claimed run that has not begun."""
+
+    record: Record
+    waiting: Waiting
+
+
+@dataclass
+class Underway:
+    """A run that has begun."""
+
+    record: Record
+    going: Going
+    cancel: asyncio.Event = field(default_factory=asyncio.Event)
+    work: asyncio.Task[None] | None = None
+
+
+def listing(going: Iterable[Underway], queue: Iterable[Queued]) -> dict[str, Any]:
+    """Runs under way and queued, for the control socket."""
+    return {
+        "running": [
+            {
+                **_named(u.record),
+                "startedAt": iso(u.record.started_at),
+                "isolated": u.record.isolated,
+            }
+            for u in going
+        ],
+        "queued": [{**_named(q.record), "scheduledFor": iso(q.waiting.not_before or q.waiting.since)} for q in queue],
+    }
+
+
+def _named(record: Record) -> dict[str, Any]:
+    return {"runId": record.id, "taskId": record.task_id, "project": record.project}

@@ -1,0 +1,129 @@
+"""`state.db` as a file: opened, made, brought up to date by the version that it holds, moved aside when it is damaged.
+
+SQLite, WAL, synchronous FULL: what was answered survives a power cut. Every writer uses BEGIN IMMEDIATE. Moments are
+stored as UTC in ISO 8601, so that text order is time order.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from typing import Any
+
+from scheduler.disk import files
+from scheduler.errors import SchedulerError
+
+#: What each version adds to the one before; the number of the last is the file's version. Never change one that is out.
+MIGRATIONS = (
+    """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE claims (
+  project TEXT NOT NULL, task TEXT NOT NULL, scheduled_for TEXT NOT NULL, attempt INTEGER NOT NULL,
+  run_id TEXT NOT NULL, claimed_at TEXT NOT NULL,
+  UNIQUE (project, task, scheduled_for, attempt));
+CREATE TABLE tasks (
+  project TEXT NOT NULL, task TEXT NOT NULL, trigger TEXT NOT NULL, added_at TEXT NOT NULL, active_since TEXT,
+  handled_until TEXT NOT NULL, done_at TEXT, failures INTEGER NOT NULL DEFAULT 0,
+  PRIMARY KEY (project, task));
+CREATE TABLE runs (
+  run_id TEXT PRIMARY KEY, project TEXT NOT NULL, task TEXT NOT NULL, phase TEXT NOT NULL,
+  record TEXT NOT NULL, place TEXT, process TEXT)
+""",
+    """
+CREATE TABLE holds (
+  project TEXT NOT NULL, task TEXT NOT NULL, cause TEXT NOT NULL, since TEXT NOT NULL, until TEXT,
+  by TEXT NOT NULL, run TEXT,
+  PRIMARY KEY (project, task, cause));
+CREATE TABLE skips (
+  project TEXT NOT NULL, task TEXT NOT NULL, reason TEXT NOT NULL, record TEXT NOT NULL,
+  count INTEGER NOT NULL, told INTEGER NOT NULL,
+  PRIMARY KEY (project, task, reason))
+""",
+)
+SCHEMA = len(MIGRATIONS)
+
+
+def stored(moment: datetime) -> str:
+    """How a moment is stored: UTC, microseconds, sortable."""
+    return moment.astimezone(timezone.utc).isoformat(timespec="microseconds")
+
+
+class Database:
+    """An open `state.db`. Not to be shared between threads. `damage` says what became of a damaged one, else None.
+
+    SchedulerError when it cannot be opened, or was written by a newer version.
+    """
+
+    def __init__(self, path: str, now: datetime) -> None:
+        self.damage: str | None = None
+        files.make_folder(os.path.dirname(path))
+        try:
+            self._db = _open(path)
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError) and "malformed" not in str(error):
+                raise SchedulerError(
+                    f"{path} cannot be opened: {error}", "check the disk and the folder's mode"
+                ) from None
+            aside = files.move_aside(path, now.strftime("%Y%m%dT%H%M%S"))
+            for tail in ("-wal", "-shm"):
+                if os.path.exists(path + tail):
+                    files.move_aside(path + tail, now.strftime("%Y%m%dT%H%M%S"))
+            self.damage = f"{path} was damaged ({error}); it was moved to {aside} and a fresh one started"
+            self._db = _open(path)
+
+    def close(self) -> None:
+        self._db.close()
+
+    def read(self, query: str, *values: Any) -> sqlite3.Cursor:
+        """The rows of a query."""
+        return self._db.execute(query, values)
+
+    @contextmanager
+    def writing(self, at_once: bool = True) -> Iterator[sqlite3.Connection]:
+        """One transaction: all of it, or nothing where it raises. With `at_once` it is on the disk in the end, and all
+        that was written before it."""
+        self._db.execute("PRAGMA synchronous=" + ("FULL" if at_once else "NORMAL"))
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._db
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+
+def _open(path: str) -> sqlite3.Connection:
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+    db = sqlite3.connect(path, isolation_level=None, timeout=10)
+    try:
+        db.execute("PRAGMA journal_mode=WAL")
+        if _version(db) < SCHEMA:
+            _migrate(db)
+        if _version(db) > SCHEMA:
+            raise SchedulerError(f"{path} was written by a newer version", "update the plugin")
+        return db
+    except BaseException:
+        db.close()
+        raise
+
+
+def _migrate(db: sqlite3.Connection) -> None:
+    """Bring an older file, or an empty one, up to date: in one transaction, so that a crash leaves the old one."""
+    db.execute("BEGIN EXCLUSIVE")
+    missing = MIGRATIONS[_version(db) :]  # another process may have been faster
+    for migration in missing:
+        for statement in migration.strip().split(";\n"):
+            db.execute(statement)
+    if missing:
+        db.execute("INSERT OR REPLACE INTO meta VALUES ('schema', ?)", (str(SCHEMA),))
+    db.execute("COMMIT")
+
+
+def _version(db: sqlite3.Connection) -> int:
+    if not db.execute("SELECT 1 FROM sqlite_master WHERE name='meta'").fetchone():
+        return 0
+    row = db.execute("SELECT value FROM meta WHERE name='schema'").fetchone()
+    return int(row[0]) if row else 0
