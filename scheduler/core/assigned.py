@@ -27,8 +27,10 @@ _ASSIGNMENT = r"""
   | (?P<tag> > )
 )
 """
+# No secret, and frequent: a `key` that no word stands before, and numbers of `tokens`.
+_NEVER = {"key": r"(?<=[\w.-]key)", "token": r"(?!s(?![a-z]))"}
 _NAMES = tuple(
-    (word, re.compile(word + _ASSIGNMENT, re.ASCII | re.VERBOSE))
+    (word, re.compile(word + _NEVER.get(word, "") + _ASSIGNMENT, re.ASCII | re.VERBOSE))
     for word in ("pass", "pwd", "secret", "token", "key", "credential")
 )
 _NAME_CHARS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-$")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 _PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _KINDS = {
@@ -63,6 +64,7 @@ def parts(name: str) -> list[str]:
     return [part.lower() for part in _PARTS.findall(name)]
 
 
+@lru_cache(maxsize=4096)
 def secret_kind(name: str) -> str | None:
     """What a variable, option or field of this name holds, if a secret: password, secret, token, key or credential."""
     words = parts(name)

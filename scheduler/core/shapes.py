@@ -52,20 +52,18 @@ _IN_WORDS = (
     _shape("aws-key-id", "AKIA", r"[A-Z0-9]{16,}", bare=True),
     *(_shape("aws-key-id", name, r"(?=[A-Z]{0,15}\d)[A-Z0-9]{16,}", bare=True) for name in ("ASIA", "ABIA", "ACCA")),
     _shape("aws-key-id", "A3T", r"[A-Z0-9](?=[A-Z]{0,15}\d)[A-Z0-9]{16,}", bare=True),
-    *(_shape("github-token", f"gh{letter}_", r"\w{36,}") for letter in "pousr"),
+    _shape("github-token", "gh", r"[pousr]_\w{36,}"),
     _shape("github-token", "github_pat_", r"\w{22,}"),
-    *(
-        _shape("gitlab-token", f"gl{name}-", r"[\w-]{20,}(?:\.[0-9a-z]{2}\.[0-9a-z]{7,})?")
-        for name in "pat dt ft ffct soat rt cbt ptt agent imt oas".split()
+    _shape(
+        "gitlab-token",
+        "gl",
+        r"(?:pat|dt|ft|ffct|soat|rt|cbt|ptt|agent|imt|oas)-[\w-]{20,}(?:\.[0-9a-z]{2}\.[0-9a-z]{7,})?",
     ),
     _shape("gitlab-token", "GR1348941", r"[\w-]{20,}"),
     _shape("slack-token", "xox", r"[abeoprs](?:\.xox[bp])?-[\w.-]{12,}", bare=True),
     _shape("slack-token", "xapp-", r"\d-[\w-]{16,}", bare=True),
-    *(
-        _shape("stripe-key", f"{a}k_{b}_", r"[A-Za-z0-9]{16,}", bare=True)
-        for a in "sr"
-        for b in ("live", "test", "prod")
-    ),
+    _shape("stripe-key", "sk_", r"(?:live|test|prod)_[A-Za-z0-9]{16,}", bare=True),
+    _shape("stripe-key", "rk_", r"(?:live|test|prod)_[A-Za-z0-9]{16,}", bare=True),
     _shape("google-key", "AIza", r"[\w-]{35,}"),
     _shape("google-token", "ya29.", r"[\w-]{20,}"),
     _shape("google-token", "1//0", r"[\w-]{40,}", bare=True),
@@ -89,9 +87,9 @@ _IN_WORDS = (
     _shape("mailgun-key", "key-", r"[0-9a-f]{32}(?![A-Za-z0-9])", bare=True),
     _shape("brevo-key", "xkeysib-", r"[\w-]{40,}"),
     _shape("twilio-key", "SK", r"[0-9a-fA-F]{32}(?![A-Za-z0-9])", bare=True),
-    *(_shape("digitalocean-token", f"do{letter}_v1_", r"[0-9a-f]{32,}") for letter in "opr"),
+    _shape("digitalocean-token", "_v1_", r"(?<=do[opr]_v1_)[0-9a-f]{32,}", back=True),
     _shape("databricks-token", "dapi", r"[0-9a-f]{32}(?:-\d{1,2})?", bare=True),
-    *(_shape("vault-token", f"hv{letter}.", r"[\w-]{20,}", bare=True) for letter in "sbr"),
+    _shape("vault-token", "hv", r"[sbr]\.[\w-]{20,}", bare=True),
     _shape("terraform-token", ".atlasv1.", r"(?<=[A-Za-z0-9]{14}\.atlasv1\.)[\w=-]{40,}", back=True),
     _shape("tailscale-key", "tskey-", r"[\w-]{16,}"),
     _shape("age-key", "AGE-SECRET-KEY-1", r"[0-9A-Z]{50,}"),
@@ -107,13 +105,13 @@ _IN_WORDS = (
     _shape("supabase-key", "sbp_", r"[0-9a-f]{40,}", bare=True),
     _shape("supabase-key", "sb_secret_", r"[\w-]{20,}", bare=True),
     _shape("figma-token", "fig", r"[dou][a-z]{0,2}_[\w-]{36,}", bare=True),
-    *(_shape("shopify-token", f"shp{name}_", r"[0-9a-fA-F]{32,}") for name in ("at", "ca", "pa", "ss")),
+    _shape("shopify-token", "shp", r"(?:at|ca|pa|ss)_[0-9a-fA-F]{32,}"),
     _shape("telegram-token", ":AA", r"(?<=\d{8}:AA)[\w-]{32,}", back=True),
-    *(_shape("atlassian-token", name, r"[\w=-]{40,}") for name in ("ATATT3", "ATCTT3", "ATSTT3")),
+    _shape("atlassian-token", "TT3", r"(?<=AT[ACS]TT3)[\w=-]{40,}", back=True),
     _shape("atlassian-token", "ATBB", r"[A-Za-z0-9]{28,}", bare=True),
     _shape("heroku-key", "HRKU-", r"[\w-]{36,}"),
-    *(_shape("newrelic-key", name, r"[\w-]{19,}", bare=True) for name in ("NRAK-", "NRRA-", "NRII-", "NRJS-")),
-    *(_shape("doppler-token", f"dp.{name}.", r"[\w.-]{40,}", bare=True) for name in ("pt", "st", "ct", "sa", "scim")),
+    _shape("newrelic-key", "NR", r"(?:AK|RA|II|JS)-[\w-]{19,}", bare=True),
+    _shape("doppler-token", "dp.", r"(?:pt|st|ct|sa|scim|audit)\.[\w.-]{40,}", bare=True),
     _shape("pulumi-token", "pul-", r"[0-9a-f]{40,}", bare=True),
     _shape("planetscale-token", "pscale_", r"(?:tkn|pw|oauth)_[\w=.-]{32,}"),
     _shape("square-token", "sq0", r"[a-z]{3}-[\w-]{22,}", bare=True),
