@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
@@ -60,20 +61,20 @@ def of_user(where: Paths, days: int, now: datetime) -> list[Old]:
 
 def remove(old: Old) -> None:
     """Remove it, unless it was written to since it was told. Raises OSError."""
-    with files.locked(files.sidecar(_base(old.path))):
+    with _held(old):
         found = _look(old.kind, old.path)
         if found is not None and found.written == old.written:
             os.unlink(old.path)
 
 
-def _base(path: str) -> str:
-    """The file that a log's part was, and whose lock its writers hold."""
-    folder, name = os.path.split(path)
+def _held(old: Old) -> AbstractContextManager[object]:
+    """Keeps those away who may still write to it: nobody, but for a log."""
+    folder, name = os.path.split(old.path)
     for end in _LOG_ENDS:
         stem, found, _ = name.partition(end)
-        if found:
-            return os.path.join(folder, stem + end)
-    return path
+        if found and old.kind == "log":
+            return files.locked(files.sidecar(os.path.join(folder, stem + end)))
+    return nullcontext()
 
 
 def _histories(path: str, days: int, now: datetime) -> Iterator[Old]:
