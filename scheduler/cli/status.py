@@ -10,7 +10,7 @@ import click
 
 from scheduler.cli import output, record
 from scheduler.cli.context import Context, json_option, project_option
-from scheduler.cli.view import known_of
+from scheduler.cli.view import look
 from scheduler.core import format as fmt
 from scheduler.core.models import iso
 from scheduler.disk import paths
@@ -74,8 +74,13 @@ def _roots(context: Context, known: dict[str, trust.Project]) -> list[str]:
 def _project(
     context: Context, root: str, trusted: trust.Project | None, runner: dict[str, Any] | None
 ) -> dict[str, Any]:
-    running = sum(run["project"] == root for run in _among([root], runner, "running"))
-    return overview.entry(root, trusted, known_of(context, root), running, context.now)
+    view = look(context, root)
+    running = len(_among([root], runner, "running"))
+    problems = [problem for problem in view.config.problems if not problem.warning] if view.config else []
+    return {
+        **overview.entry(root, trusted, view.known, running, context.now),
+        "problems": [problem.text(paths.config_file(root)) for problem in problems],
+    }
 
 
 def _among(roots: list[str], runner: dict[str, Any] | None, what: str) -> list[dict[str, Any]]:
@@ -166,6 +171,7 @@ def _show_open(projects: list[dict[str, Any]], now: datetime) -> None:
     for entry in projects:
         if entry["enabled"] and entry["suspended"]:
             rows.append(["", os.path.basename(entry["root"]), entry["suspended"] + ": 'enable' shows it"])
+        rows += [["", os.path.basename(entry["root"]), f"a task is suspended: {text}"] for text in entry["problems"]]
         for matter in entry["open"]:
             advice = _OPEN.get(matter["kind"], matter["kind"]).format(**_words(matter, now))
             rows.append([matter["run"] or "", matter["task"] or os.path.basename(entry["root"]), advice])

@@ -18,12 +18,36 @@ def cli(tmp_path: Path, home: Path, repo: Path) -> Command:
     return Command(repo, environment(home, tmp_path / "state"))
 
 
+TASKS = [
+    {
+        "id": "daily",
+        "name": "Daily",
+        "trigger": {"type": "cron", "expression": "30 4 * * *", "timezone": "Asia/Tokyo"},
+        "execution": {"type": "claude", "command": "p"},
+        "tags": ["t"],
+    },
+    {
+        "id": "hourly",
+        "name": "Hourly",
+        "enabled": False,
+        "trigger": {"type": "cron", "expression": "@hourly", "timezone": "Europe/Berlin"},
+        "execution": {"type": "shell", "command": "true"},
+    },
+    {
+        "id": "far",
+        "name": "Far",
+        "trigger": {"type": "once", "at": "2090-01-01T00:00:00+00:00"},
+        "execution": {"type": "shell", "command": "true"},
+    },
+]
+
+
 @pytest.fixture
-def three(cli: Command) -> Command:
+def three(cli: Command, repo: Path) -> Command:
     """A daily task in Tokyo, an hourly one that is off, one for a moment far away."""
-    cli("add", "Daily", "--cron", "30 4 * * *", "--timezone", "Asia/Tokyo", "--prompt", "p", "--tag", "t")
-    cli("add", "Hourly", "--cron", "@hourly", "--shell", "true", "--disabled")
-    cli("add", "Far", "--at", "2090-01-01T00:00:00Z", "--shell", "true")
+    path = Path(paths.config_file(str(repo)))
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"version": 1, "tasks": TASKS}, indent=2))
     cli("enable", "--yes", "--no-start")
     return cli
 

@@ -186,7 +186,11 @@ def test_stop_waits_and_stop_now_does_not(cli: Command, living: Rig) -> None:
 
 @pytest.mark.parametrize(
     ("words", "says"),
-    [(["run", "alpah"], "did you mean alpha?"), (["retry", "ffff"], "no run 'ffff'"), (["run", "broken"], "is suspended")],
+    [
+        (["run", "alpah"], "did you mean alpha?"),
+        (["retry", "ffff"], "no run 'ffff'"),
+        (["run", "broken"], "is suspended"),
+    ],
 )
 def test_what_cannot_run_is_told_at_once(cli: Command, living: Rig, words: list[str], says: str) -> None:
     add(cli, "alpha", "true")
@@ -206,6 +210,14 @@ def test_an_unapproved_config_does_not_run(cli: Command, living: Rig) -> None:
     assert "not the one that was approved" in cli("run", "a", code=1).err
     said = cli("status")
     assert "SUSPENDED" in said.out and "'enable' shows it" in said.out
+
+
+def test_status_names_what_is_wrong_in_a_config(cli: Command, living: Rig) -> None:
+    folder = living.project / ".omc/scheduler"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text('{"version": 1, "tasks": [{"id": "a"}]}')
+    cli("enable", "--yes", "--no-start")
+    assert f"a task is suspended: {folder}/config.json:1: tasks[0].name: is missing" in cli("status").out
 
 
 def test_status_without_a_runner(cli: Command, living: Rig, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 from scheduler.cli.fields import FIELDS, split_tools
 from scheduler.cli.tasks import free_id
 from scheduler.core.models import Execution, Policy, Task, Worktree
-from tests.command import Command, environment
+from tests.command import PACKAGE, Command, environment
 
 
 @pytest.fixture
@@ -232,6 +234,14 @@ def test_removing_takes_one_task(cli: Command, repo: Path) -> None:
     assert cli("remove", "a", "--json").json == {"removed": "a"}
     assert [task["id"] for task in config_of(repo)["tasks"]] == ["b"]
     assert "no task 'a'" in cli("remove", "a", code=1).err
+
+
+def test_commands_at_once_lose_nothing(cli: Command, repo: Path) -> None:
+    argv = [sys.executable, "-I", str(PACKAGE), "add", "Same name", "--every", "4h", "--shell", "x"]
+    children = [subprocess.Popen(argv, cwd=repo, env=cli.env, stdout=subprocess.DEVNULL) for _ in range(6)]
+    assert [child.wait(60) for child in children] == [0] * 6
+    said = cli("list", "--json").json
+    assert len({task["id"] for task in said["tasks"]}) == 6 and said["approved"] is True
 
 
 def test_a_config_that_is_not_approved_is_not_edited(cli: Command, repo: Path) -> None:
