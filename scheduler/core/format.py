@@ -57,7 +57,7 @@ def _coarse(seconds: int) -> str:
 
 
 def clock(moment: datetime, zone: tzinfo | None) -> str:
-    """A moment on the wall clock of a zone (None: the system's): `Tue 2026-12-01 09:00 CET`; seconds where there are."""
+    """A moment on the wall clock of a zone (None: the system's): `Tue 2026-12-01 09:00 CET`, with seconds if any."""
     local = moment.astimezone(zone)
     time = "%H:%M:%S" if local.second else "%H:%M"
     return local.strftime(f"%a %Y-%m-%d {time} ") + _abbreviation(local)
