@@ -30,7 +30,7 @@ HOSTILE = (
     "<password> ://a: ://a:b@ bearer\t authorization: cookie:a= -u\ta: curl\t curl\t-u\ta:b\t PRIVATE hunter2 "
     "[REDACTED: [REDACTED:a] \\ = ' \" a"
 ).split(" ")  # fmt: skip
-HOSTILE += ["token = ", "password: ", "curl ", "login a password ", "-----BEGIN PRIVATE KEY-----", " "]
+HOSTILE += ["token = ", "password: ", "curl ", "login a password ", "-----BEGIN PRIVATE" + " KEY-----", " "]
 
 
 def ordinary(size: int) -> bytes:

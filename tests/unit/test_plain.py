@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.core.plain import LINE_LIMIT, Lines, plain, visible
+from scheduler.core.plain import LINE_LIMIT, OVERLAP, Lines, plain, visible, without_notice
 
 
 @pytest.mark.parametrize(
@@ -72,3 +72,19 @@ def test_a_line_without_an_end_is_cut_and_says_so() -> None:
 @given(st.binary(), st.integers(1, 7))
 def test_lines_do_not_depend_on_how_the_bytes_come(data: bytes, size: int) -> None:
     assert feed(*[data[i : i + size] for i in range(0, len(data), size)]) == feed(data)
+
+
+def test_a_long_line_comes_with_what_a_redaction_needs_to_see() -> None:
+    (line,) = feed(b"a" * LINE_LIMIT + b"b" * OVERLAP + b"c" * OVERLAP, b"\n")
+    assert without_notice(line) == ("a" * LINE_LIMIT + "b" * OVERLAP, 2 * OVERLAP)
+    assert without_notice("a [x characters cut]") == ("a [x characters cut]", 0)
+
+
+def test_what_follows_a_gap_is_not_joined_to_what_comes_before_it() -> None:
+    (line,) = feed(*[b"\x1b[31ma" * 8192] * 8, b"b" * 65536, b"\n")
+    assert without_notice(line)[0] == "a" * (LINE_LIMIT + OVERLAP)
+
+
+def test_of_endless_progress_only_the_last_state_is_held() -> None:
+    assert feed(*[b"x" * 65536, b"\r", b"50%\r", b"60%"] * 4, b"\r\n") == ["60%"]
+    assert feed(b"x" * 200_000, b"\rdone", b"\n") == ["done"]
