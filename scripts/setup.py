@@ -241,8 +241,8 @@ def make_ready(shop: Workshop, fingerprint: str) -> None:
 
 
 def ensure_client(shop: Workshop, oldest: bool) -> Path:
-    """The program of the real client, from package-lock.json by npm; the oldest is a development dependency there."""
-    names = [ROOT / "package.json", ROOT / "package-lock.json"]
+    """The program of the real client, from tests/npm by npm; the oldest is a development dependency there."""
+    names = [ROOT / "tests" / "npm" / name for name in ("package.json", "package-lock.json")]
     key = hashlib.sha256(b"".join(path.read_bytes() for path in names) + str(oldest).encode()).hexdigest()[:16]
     folder = shop.cache / "clients" / key
     package = "claude-code-oldest" if oldest else "@anthropic-ai/claude-code"
