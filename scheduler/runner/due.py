@@ -76,9 +76,14 @@ def _claim_task(
     for occurrence in due.fire:
         triggered: TriggeredBy = "catch-up" if occurrence.catch_up else "schedule"
         found.append(Claimed(new_record(root, task, now, mark, triggered, occurrence.at), task, occurrence.at))
-    claimed = [c for c in found if state.claim(c.record.to_json(), c.moment, now, handled=True, done=done)]
-    if due.handled_until > known.handled_until and not (found and found[-1].moment == due.handled_until):
+    if not found and due.handled_until > known.handled_until:
         state.handled(root, task.id, due.handled_until)
+    claimed = []
+    for each in found:
+        until = due.handled_until if each is found[-1] else each.moment
+        # What follows from a claim, a run or the record of a skip, brings its own first step to the disk, and this too.
+        if state.claim(each.record.to_json(), each.moment, now, handled=until, done=done, at_once=False):
+            claimed.append(each)
     return claimed
 
 

@@ -1,7 +1,8 @@
 """`state.db`: what decides — which occurrences are claimed, how far each task is handled, which runs are under way.
 
-All times are aware. A damaged file is moved aside and a fresh one started, in which nothing fires for the time before
-(`State.damage` says so). What keeps tasks from running is `State.holds` (store/holds.py).
+What was answered survives a power cut, and takes with it what was written before it without waiting for the disk
+(`at_once` False). All times are aware. A damaged file is moved aside and a fresh one started, in which nothing fires
+for the time before (`State.damage` says so). What keeps tasks from running is `State.holds` (store/holds.py).
 """
 
 from __future__ import annotations
@@ -149,21 +150,23 @@ class State:
         scheduled_for: datetime,
         now: datetime,
         *,
-        handled: bool = False,
+        handled: datetime | None = None,
         done: bool = False,
+        at_once: bool = True,
     ) -> bool:
         """Claim an occurrence for the run of `record` (its JSON) and queue the run; False when it was claimed before.
 
-        `handled` moves the task's watermark to `scheduled_for` in the same transaction; `done` marks it done too.
+        `handled` moves the task's watermark in the same transaction; `done` marks it done too.
+        `at_once` False leaves it to the next write to reach the disk: before that nothing may follow from the claim.
         """
         project, task = record["project"], record["taskId"]
-        with self._db.writing() as db:
+        with self._db.writing(at_once) as db:
             claimed = db.execute(
                 "INSERT OR IGNORE INTO claims VALUES (?,?,?,?,?,?)",
                 (project, task, stored(scheduled_for), record["attempt"], record["id"], stored(now)),
             ).rowcount
-            if handled:
-                self._handle(db, project, task, scheduled_for, now if done else None)
+            if handled is not None:
+                self._handle(db, project, task, handled, now if done else None)
             if claimed:
                 db.execute(
                     "INSERT INTO runs (run_id, project, task, phase, record) VALUES (?,?,?,'queued',?)",
@@ -180,7 +183,10 @@ class State:
         place: dict[str, Any] | None = None,
         process: dict[str, Any] | None = None,
     ) -> None:
-        """Write down how far a run is, before the step that this makes possible."""
+        """Write down how far a run is, before the step that this makes possible.
+
+        The disk is not waited for where there is only a process to tell of: a power cut ends that too.
+        """
         changes = {
             "phase": phase,
             "record": None if record is None else json.dumps(record),
@@ -188,7 +194,7 @@ class State:
             "process": None if process is None else json.dumps(process),
         }
         given = {name: value for name, value in changes.items() if value is not None}
-        with self._db.writing() as db:
+        with self._db.writing(at_once=given.keys() != {"process"}) as db:
             names = ", ".join(f"{name}=?" for name in given)
             db.execute(f"UPDATE runs SET {names} WHERE run_id=?", (*given.values(), run_id))
 

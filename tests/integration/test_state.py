@@ -75,7 +75,7 @@ def test_an_occurrence_is_claimed_once(state: State, path: str) -> None:
     state.sync("/p", [("a", "t1", True)], NOW)
     other = State(path, NOW)
     berlin, utc = LATER, LATER.astimezone(timezone.utc)
-    assert state.claim(record("r1"), berlin, LATER, handled=True)
+    assert state.claim(record("r1"), berlin, LATER, handled=berlin)
     assert not other.claim(record("r2"), utc, LATER)
     assert other.claim(record("r3", attempt=2), utc, LATER)
     other.close()
@@ -168,7 +168,7 @@ now = datetime(2026, 12, 1, tzinfo=timezone.utc)
 state = State(args[0], now)
 for number in range(int(args[2])):
     record = {"id": f"{args[1]}-{number}", "project": "/p", "taskId": "a", "attempt": 1}
-    if state.claim(record, now + timedelta(minutes=number), now, handled=True):
+    if state.claim(record, now + timedelta(minutes=number), now, handled=now + timedelta(minutes=number)):
         print(number, flush=True)
 """
 
