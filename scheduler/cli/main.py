@@ -53,6 +53,7 @@ SECTIONS: dict[str, dict[str, Verb]] = {
         "discard": Verb("runs:discard", "Drop a run's work for good.", alters=True),
         "history": Verb("records:history", "What ran, and how it ended."),
         "logs": Verb("records:logs", "What a task said."),
+        "changes": Verb("changes:changes", "Which files tools changed, and what git saw beside that."),
     },
     "The runner": {
         "status": Verb("status:status", "What runs, what comes, what needs you."),

@@ -6,16 +6,14 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
 from typing import Any
 
 import click
 
 from scheduler.cli import output, record
 from scheduler.cli.context import Context, complete_task, json_option, project_option, task_argument
-from scheduler.cli.triggers import moment_of
+from scheduler.cli.triggers import past_moment
 from scheduler.core.record import Reason, Status
-from scheduler.core.when import parse_duration
 from scheduler.disk import files, paths
 from scheduler.errors import SchedulerError, UsageError
 from scheduler.execution import process
@@ -47,7 +45,7 @@ def history(
     """Tell what ran and how it ended, the latest first."""
     for reason in reasons:
         _check_reason(reason)
-    first, last = (None if text is None else _moment(context, text).timestamp() for text in (since, until))
+    first, last = (None if text is None else past_moment(text, context.now).timestamp() for text in (since, until))
 
     def wanted(run: dict[str, Any]) -> bool:
         if task_id not in (None, run["taskId"]) or (statuses and run["status"] not in statuses):
@@ -86,14 +84,6 @@ def _latest(path: str, wanted: Callable[[dict[str, Any]], bool], limit: int) -> 
 def _check_reason(reason: str) -> None:
     if reason not in [str(known) for known in Reason]:
         raise UsageError(f"there is no reason {reason!r:.60}", f"the reasons are {', '.join(map(str, Reason))}")
-
-
-def _moment(context: Context, text: str) -> datetime:
-    """A moment as it was typed; a duration is so long ago."""
-    try:
-        return context.now - timedelta(seconds=parse_duration(text))
-    except SchedulerError:
-        return moment_of(text, None, context.now)
 
 
 def _through_jq(context: Context, query: str, runs: list[dict[str, Any]]) -> str:

@@ -61,7 +61,7 @@ def result(context: Context, /, run_id: str, folder: str | None, as_json: bool) 
 def diff(context: Context, /, run_id: str, folder: str | None, as_json: bool) -> None:
     """Show what the run RUN changed, also when it was rolled back. `git apply` reads what a pipe gets."""
     project, found = _find(context, folder, run_id)
-    base, tip = _ends(project, found)
+    base, tip = ends(project, found)
     patch = branches.patch(project, base, tip)
     if as_json:
         output.say_json({"runId": found["id"], "base": base, "tip": tip, "patch": patch.decode("utf-8", "replace")})
@@ -71,8 +71,8 @@ def diff(context: Context, /, run_id: str, folder: str | None, as_json: bool) ->
         click.echo(patch, nl=False)
 
 
-def _ends(project: Project, found: dict[str, Any]) -> tuple[str, str]:
-    """The commit that a run began from, and the one that holds its work."""
+def ends(project: Project, found: dict[str, Any]) -> tuple[str, str]:
+    """The commit that a run began from, and the one that holds its work. SchedulerError where there is none."""
     tip = found.get("commit") or git.resolve(project, DISCARDED + found["id"])
     base = found.get("baseCommit")
     if not tip or not base:

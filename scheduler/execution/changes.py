@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from scheduler.disk import files, paths
+from scheduler.execution import git
+from scheduler.execution.git import Project
+
+_KINDS = {"A": "create", "D": "delete"}
 
 
 def read(project: str) -> Iterator[dict[str, Any]]:
@@ -41,3 +45,10 @@ def tool_paths(project: str, run_id: str) -> list[str]:
     """The paths outside its worktree that tool calls of a run changed, absolute."""
     found = [c for c in read(project) if c.get("run") == run_id and (c.get("in") != "worktree")]
     return [os.path.join(project, change["path"]) for change in found]
+
+
+def seen_by_git(project: Project, base: str, tip: str) -> list[tuple[str, str]]:
+    """The files that differ between two commits, by path: (path, `create`, `update` or `delete`)."""
+    options = ("--name-status", "-z", "--no-renames", "--no-ext-diff", "--ignore-submodules=none")
+    parts = iter(git.fields(git.run(project.checkout, "diff", *options, base, tip, "--", timeout=git.LONG).stdout))
+    return [(path, _KINDS.get(letter, "update")) for letter, path in zip(parts, parts, strict=True)]
