@@ -13,10 +13,12 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, TypeVar
 
+from scheduler.core.parse import trigger_digest
 from scheduler.disk import paths as places
 from scheduler.disk.paths import Paths
 from scheduler.runner import control
 from scheduler.store import config, history, trust
+from scheduler.store.state import State
 
 T = TypeVar("T")
 PATIENCE = 60.0
@@ -59,6 +61,11 @@ def shell_task(task_id: str, command: str, **fields: Any) -> dict[str, Any]:
     }
 
 
+def measured() -> dict[str, str]:
+    """What lets coverage see into processes that we start with an environment of their own."""
+    return {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_PROCESS_")}
+
+
 class Rig:
     """One home with one project in it, unless more are added."""
 
@@ -70,6 +77,7 @@ class Rig:
             "HOME": str(self.home),
             "SCHEDULER_HOME": str(folder / "state"),
             "LANG": "C.UTF-8",
+            **measured(),
             **(extra or {}),
         }
         self.paths = Paths(self.env)
@@ -96,18 +104,29 @@ class Rig:
         assert done.returncode == 0, done.stderr.decode()
         return done.stdout.decode()
 
-    def enable(self, *tasks: dict[str, Any], project: Path | None = None, client: str | None = None) -> None:
-        """Write the config, approve it, and let the runner serve it."""
+    def enable(
+        self,
+        *tasks: dict[str, Any],
+        project: Path | None = None,
+        client: str | None = None,
+        since: datetime | None = None,
+    ) -> None:
+        """Write the config, approve it, and let the runner serve it; its tasks count from `since` (default: now)."""
         root = str(project or self.project)
         file = Path(places.config_file(root))
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps({"version": 1, "tasks": list(tasks)}))
         source = config.read_source(root)
-        assert not source.parse().problems, source.parse().problems
+        parsed = source.parse()
+        assert not parsed.problems, parsed.problems
         with trust.lock(self.paths):
             known = trust.read(self.paths)
             known.setdefault(root, trust.Project(root, True, self.env["PATH"], client, "now"))
             trust.write(self.paths, trust.approved(known, source, "now"))
+            now = datetime.now(timezone.utc)
+            state = State(self.paths.state_db, now)
+            state.sync(root, [(task.id, trigger_digest(task), task.enabled) for task in parsed.tasks], since or now)
+            state.close()
 
     def settings(self, **values: Any) -> None:
         """Write the user's settings."""
