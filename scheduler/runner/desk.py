@@ -94,6 +94,10 @@ class Desk:
         asked = record.triggered_by == "manual"
         self._enqueue(record.evolve(runner=self.mark), since, not_before, asked=asked)
 
+    def knows(self, run_id: str) -> bool:
+        """Whether a run of this runner's is queued or under way."""
+        return run_id in self.going or any(q.record.id == run_id for q in self.queue)
+
     # Whose turn it is
 
     def start_ready(self, now: datetime) -> None:

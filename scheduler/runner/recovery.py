@@ -28,7 +28,7 @@ HISTORY_TAIL = 8 << 20  # bytes at the end of the global history that are search
 async def recover(paths: Paths, env: Mapping[str, str], state: State, desk: Desk, now: Callable[[], datetime]) -> None:
     """Settle every run that an earlier runner had under way. Claimed runs that never began are queued again."""
     await asyncio.to_thread(_complete_history, paths, now())
-    rows = state.runs()
+    rows = [row for row in state.runs() if not desk.knows(row.run_id)]  # somebody may have asked for one already
     for row in rows:
         try:
             await _settle(paths, env, row, desk, now)

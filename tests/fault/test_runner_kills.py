@@ -334,6 +334,25 @@ def test_a_supervisor_killed(own: Rig, tmp_path: Path, when: str) -> None:
     assert own.run_to_end("next")["status"] == "success"
 
 
+def test_a_run_that_is_asked_for_while_a_runner_recovers_happens_once(own: Rig, tmp_path: Path) -> None:
+    own.enable(shell_task("job", f"echo ran >> {tmp_path}/ran; {WORK}"))
+    own.start()
+    own.run_to_end("job")
+    own.stop()
+    os.unlink(own.paths.global_history)
+    with locked_global_history(own):  # the new runner has lines to add to it, and waits
+        own.start()
+        run = own.run("job")
+    record = own.record(run)
+    own.stop(at_once=False)
+    assert record["status"] == "success"
+    assert (tmp_path / "ran").read_text() == "ran\n" * 2
+    assert [finals(file, run) for file in (own.paths.global_history, paths.history_file(str(own.project)))] == [
+        [record],
+        [record],
+    ]
+
+
 def test_a_runner_killed_at_any_moment(own: Rig, tmp_path: Path) -> None:
     """Kills spread over the length of a run: whatever they hit, the record is true and the work is where it says."""
     done = tmp_path / "done"
