@@ -7,7 +7,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from scheduler.core.format import count
 from scheduler.core.record import Reason, Record
+from scheduler.disk.paths import CONFIG_FOLDER
 from scheduler.errors import SchedulerError
 from scheduler.execution import attribution, branches, containment, git, links, refs, trace, work, worktree
 from scheduler.execution.aftermath import digest, repository_lock, settle
@@ -21,6 +23,13 @@ def project_key(root: str) -> str:
     """The name of a project's folder of worktrees: `{name}-{hash8}`, of its real path."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(root).name).strip("-.")[:40] or "project"
     return f"{name}-{digest(root)[:8]}"
+
+
+def _left_behind(before: containment.Snapshot) -> list[str]:
+    """A note on the user's uncommitted work, which the run does not see. Our own config there, say, is no work."""
+    number = before.uncommitted - sum(path.startswith(f"{CONFIG_FOLDER}/") for path in before.files)
+    verb = "is" if number == 1 else "are"
+    return [f"{count(number, 'uncommitted change')} of the main checkout {verb} not in the worktree"] if number else []
 
 
 class Isolated:
@@ -85,9 +94,7 @@ class Isolated:
         self._before = asyncio.ensure_future(asyncio.to_thread(containment.snapshot, tree.project))
         self._made = True  # from here on something may be there
         notes += await asyncio.to_thread(worktree.create, tree)
-        before = await self._before
-        if before.uncommitted:
-            notes.append(f"{before.uncommitted} uncommitted changes of the main checkout are not in the worktree")
+        notes += _left_behind(await self._before)
         names = self._order.task.execution.worktree.link
         notes += await asyncio.to_thread(lambda: links.copy_included(tree) + (links.link(tree, names) if names else []))
 
