@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from scheduler.cli.context import Context
+from scheduler.cli.view import known_of
 from scheduler.core.models import iso
 from scheduler.core.parse import Config, trigger_digest
 from scheduler.disk import glance, paths
@@ -89,9 +90,5 @@ def tell(context: Context, root: str) -> None:
     except SchedulerError:
         pass  # it will see for itself: it looks at every config once a second
     trusted = trust.read(context.paths).get(root)
-    state = State(context.paths.state_db, context.now)
-    try:
-        known = state.known(root)
-    finally:
-        state.close()
+    known = known_of(context, root)
     glance.update(context.paths.glance, root, overview.entry(root, trusted, known, 0, context.now))

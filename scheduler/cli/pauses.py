@@ -12,7 +12,7 @@ from scheduler.cli import output
 from scheduler.cli.change import tell
 from scheduler.cli.context import Context, complete_task, json_option, project_option
 from scheduler.cli.triggers import moment_of
-from scheduler.cli.view import look
+from scheduler.cli.view import known_of, look
 from scheduler.core.limits import Cause, Hold
 from scheduler.core.models import iso
 from scheduler.errors import UsageError
@@ -60,11 +60,11 @@ def resume(context: Context, /, task_id: str | None, folder: str | None, as_json
     state = State(context.paths.state_db, context.now)
     try:
         lifted = state.holds.lift(root, task_id or "", PAUSES, context.now)
-        rest = [hold for hold in state.known(root).holds if not hold.is_over(context.now)]
     finally:
         state.close()
     if lifted:
         tell(context, root)
+    rest = [hold for hold in known_of(context, root).holds if not hold.is_over(context.now)]
     still = [hold for hold in rest if task_id is None or hold.task in ("", task_id)]
     if as_json:
         holds = [_as_json(hold) for hold in still]
@@ -73,7 +73,8 @@ def resume(context: Context, /, task_id: str | None, folder: str | None, as_json
     output.say(f"{'resumed' if lifted else 'not paused:'} {task_id or root}")
     for hold in still:
         what = f"{hold.task or 'the project'} is still {output.hold(hold, context.now)}"
-        output.advise((what, f"{_verb(hold.task)} lets it run"))
+        lifts = hold.cause in PAUSES
+        output.advise((what, f"{_verb(hold.task)} lets it run" if lifts else "'run ID' runs a task all the same"))
 
 
 def _root(context: Context, folder: str | None, task_id: str | None) -> str:

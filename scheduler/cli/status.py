@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from scheduler.cli import output, record
+from scheduler.cli import matters, output, record
 from scheduler.cli.context import Context, json_option, project_option
 from scheduler.cli.view import look
 from scheduler.core import format as fmt
@@ -21,13 +21,6 @@ from scheduler.store import history, trust
 
 COMING = 5
 RECENT = 5
-_OPEN = {
-    "failed": "failed: 'show {run}', 'diff {run}', 'adopt {run}' or 'retry {run}'",
-    "review": "waits for review: 'diff {run}', then 'merge {run}' or 'discard {run}'",
-    "kept-worktree": "left a worktree that could not be saved: 'show {run}'",
-    "usage-limit": "waits for a usage limit to end",
-    "paused": "paused by {by} {since}{until}{skipped}: {verb}",
-}
 
 
 @click.command()
@@ -47,6 +40,7 @@ def status(context: Context, /, folder: str | None, as_json: bool) -> None:
         "projects": [{"root": root, **entry} for root, entry in projects.items()],
         "coming": _coming(projects),
         "recent": _recent(roots)[:RECENT],
+        **matters.of_the_user(context),
     }
     if as_json:
         output.say_json(answer)
@@ -109,6 +103,7 @@ def _show(context: Context, answer: dict[str, Any]) -> None:
         output.say("no runner is at work")
     for entry in answer["projects"]:
         output.say(f"{entry['root']}: {_standing(entry)}")
+    matters.tell_limits(answer, now)
     if any(entry["enabled"] for entry in answer["projects"]) and not runner:
         output.note("nothing runs without a runner\n  start it: 'start'")
     if not answer["projects"]:
@@ -149,19 +144,6 @@ def _when(text: str, now: datetime) -> tuple[str, str]:
     return fmt.clock(at, None), fmt.relative(at, now)
 
 
-def _words(matter: dict[str, Any], now: datetime) -> dict[str, str]:
-    """What the texts on open matters name."""
-    until, skipped, task = matter.get("until"), matter.get("skipped"), matter["task"]
-    return {
-        "run": matter["run"] or "",
-        "by": matter.get("by") or "",
-        "since": fmt.relative(_local(matter["at"]), now),
-        "until": "" if until is None else f" until {output.moment(_local(until), now)}",
-        "skipped": f", {fmt.count(skipped, 'occurrence')} passed over" if skipped else "",
-        "verb": f"'resume {task}'" if task else "'resume'",
-    }
-
-
 def _local(at: float) -> datetime:
     return datetime.fromtimestamp(at).astimezone()
 
@@ -172,9 +154,7 @@ def _show_open(projects: list[dict[str, Any]], now: datetime) -> None:
         if entry["enabled"] and entry["suspended"]:
             rows.append(["", os.path.basename(entry["root"]), entry["suspended"] + ": 'enable' shows it"])
         rows += [["", os.path.basename(entry["root"]), f"a task is suspended: {text}"] for text in entry["problems"]]
-        for matter in entry["open"]:
-            advice = _OPEN.get(matter["kind"], matter["kind"]).format(**_words(matter, now))
-            rows.append([matter["run"] or "", matter["task"] or os.path.basename(entry["root"]), advice])
+    rows += matters.rows(projects, now)
     if rows:
         output.say("\nneeds you")
         output.table(["RUN", "TASK", ""], rows, wrap=["TASK", ""])

@@ -9,12 +9,12 @@ from typing import Any
 
 from scheduler.cli.context import Context
 from scheduler.core.limits import Hold, starts_again
-from scheduler.core.models import Task
+from scheduler.core.models import Task, UserSettings
 from scheduler.core.parse import Config
 from scheduler.core.schedule import next_occurrence
 from scheduler.errors import SchedulerError
 from scheduler.execution import overview
-from scheduler.store import config, trust
+from scheduler.store import config, settings, trust
 from scheduler.store.config import ConfigAbsent, Source
 from scheduler.store.state import Known, State
 
@@ -114,9 +114,28 @@ def known_of(context: Context, root: str) -> Known:
         return Known()
     state = State(context.paths.state_db, context.now)
     try:
-        return state.known(root)
+        return state.known(root, user_settings(context).budgets, context.now)
     finally:
         state.close()
+
+
+def spent_today(context: Context) -> list[tuple[str, str, float]]:
+    """What the runs that ended today have cost: (project, task, US dollars)."""
+    if not os.path.exists(context.paths.state_db):
+        return []
+    state = State(context.paths.state_db, context.now)
+    try:
+        return state.costs.on(context.now)
+    finally:
+        state.close()
+
+
+def user_settings(context: Context) -> UserSettings:
+    """The user's settings; the defaults where the file cannot be used, which `status` says."""
+    try:
+        return settings.read(context.paths)
+    except SchedulerError:
+        return UserSettings()
 
 
 def last_runs(root: str) -> dict[str, dict[str, Any]]:

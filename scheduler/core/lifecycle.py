@@ -78,11 +78,18 @@ class Decision:
 
 
 def decide(
-    waiting: Waiting, task: Task | None, going: Sequence[Going], *, trusted: bool, hold: Hold | None = None
+    waiting: Waiting,
+    task: Task | None,
+    going: Sequence[Going],
+    *,
+    trusted: bool,
+    hold: Hold | None = None,
+    quiet: bool = False,
 ) -> Decision:
     """What becomes of a queued run whose turn has come, given the runs under way.
 
-    `task` is the task as the approved config has it now; None when it is gone. `hold` keeps it from starting by itself.
+    `task` is the task as the approved config has it now; None when it is gone. `hold` keeps it from starting by itself;
+    in `quiet` hours nothing does that no person asked for.
     """
     if not trusted:
         return Decision(Move.SKIP, Reason.UNTRUSTED)
@@ -90,6 +97,8 @@ def decide(
         return Decision(Move.SKIP, Reason.DISABLED)
     if hold is not None and not waiting.asked:
         return Decision(Move.SKIP, hold.reason)
+    if quiet and not waiting.asked:
+        return Decision(Move.WAIT)
     if any(g.project == waiting.project and g.task == waiting.task for g in going):
         if waiting.asked or task.policy.overlap == "queue":
             return Decision(Move.WAIT)

@@ -1,18 +1,22 @@
-"""What keeps a task from running for a time: holds. Pure.
+"""What keeps a task from running for a time: holds, and quiet hours. Pure, but for the system's own zone.
 
 A hold covers one task, a project, or every project. What comes due of a task while a hold covers it is passed over, and
-told of in one record that counts.
+told of in one record that counts. In quiet hours nothing is passed over: they are as though the runner were not there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, time, timedelta
 from enum import Enum
+from typing import get_args
 
-from scheduler.core.models import Task
+from scheduler.core.models import Budgets, Day, QuietHours, Task
 from scheduler.core.record import Reason, Status
+from scheduler.core.zones import resolve, zone_of
+
+_DAY = timedelta(days=1)
 
 
 class Cause(str, Enum):
@@ -20,18 +24,21 @@ class Cause(str, Enum):
 
     USER = "user"  # a person paused it
     FAILURES = "failures"  # the task failed too often in a row
+    BUDGET = "budget"  # what a day may cost is spent
 
     def __str__(self) -> str:
         return self.value
 
 
-REASONS = {Cause.USER: Reason.PAUSED, Cause.FAILURES: Reason.PAUSED}
+REASONS = {Cause.USER: Reason.PAUSED, Cause.FAILURES: Reason.PAUSED, Cause.BUDGET: Reason.BUDGET}
+#: These concern what asks a model, and let shell tasks go on.
+OF_THE_ACCOUNT = frozenset({Cause.BUDGET})
 
 
 @dataclass(frozen=True)
 class Hold:
     """From `since` to `until` (None: until it is lifted) nothing of `project` (empty: of any) and `task` (empty: any)
-    starts. `by` names who said so, `run` the run that it came from."""
+    starts. `by` names who or what said so, `run` the run that it came from."""
 
     project: str
     task: str
@@ -56,12 +63,14 @@ class Hold:
 
     def covers(self, project: str, task: Task) -> bool:
         """Whether it is about this task."""
-        return self.names(project, task.id)
+        return self.names(project, task.id) and (task.execution.type == "claude" or self.cause not in OF_THE_ACCOUNT)
 
     def words(self) -> str:
         """What it is, in a clause: `paused by sam`."""
         if self.cause is Cause.FAILURES:
             return "paused for failing too often in a row"
+        if self.cause is Cause.BUDGET:
+            return f"kept back by the budget of a day ({self.by})"
         return f"paused by {self.by}"
 
 
@@ -70,6 +79,40 @@ def starts_again(holds: Iterable[Hold], project: str, task: Task, now: datetime)
     ends = [hold.until for hold in holds if hold.covers(project, task) and not hold.is_over(now)]
     known = [end for end in ends if end is not None]
     return max(known, default=now) if len(known) == len(ends) else None
+
+
+def over_budget(
+    budgets: Budgets, spent: Iterable[tuple[str, str, float]], begin: datetime, end: datetime
+) -> Iterator[Hold]:
+    """The holds of a day, from `begin` to `end`, that follow from what was spent on it: (project, task, US dollars)."""
+    sums: dict[tuple[str, str], float] = {("", ""): 0.0}
+    for project, task, usd in spent:
+        for scope in (("", ""), (project, ""), (project, task)):
+            sums[scope] = sums.get(scope, 0.0) + usd
+    for (project, task), usd in sums.items():
+        limit = budgets.task_per_day if task else budgets.project_per_day if project else budgets.per_day
+        if limit is not None and usd >= limit:
+            yield Hold(project, task, Cause.BUDGET, begin, end, f"${usd:,.2f} of ${limit:,.2f}")
+
+
+def quiet_until(quiet: QuietHours | None, now: datetime) -> datetime | None:
+    """When the quiet hours end that `now` lies in; None where it lies in none."""
+    if quiet is None:
+        return None
+    zone = None if quiet.timezone is None else zone_of(quiet.timezone)
+    wall = now.astimezone(zone).replace(tzinfo=None)
+    since, until = (_time_of_day(text) for text in (quiet.from_, quiet.until))
+    for day in (wall.date() - _DAY, wall.date()):
+        midnight = datetime.combine(day, time())
+        end = midnight + until + (_DAY if until <= since else timedelta())
+        if get_args(Day)[day.weekday()] in quiet.days and midnight + since <= wall < end:
+            return end.astimezone() if zone is None else resolve(end, zone)
+    return None
+
+
+def _time_of_day(text: str) -> timedelta:
+    hours, minutes = text.split(":")
+    return timedelta(hours=int(hours), minutes=int(minutes))
 
 
 def is_failure(status: Status, reason: Reason | None) -> bool | None:

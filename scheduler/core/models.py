@@ -8,7 +8,7 @@ seconds, or text such as "30m". All moments are aware.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -36,6 +36,7 @@ _REMOTE = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 _TAG = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$"
 _ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 MAX_TIMEOUT = 7 * 86400
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 
 
 def _as_value_error(check: Any) -> Any:
@@ -111,6 +112,7 @@ Moment = Annotated[
 Text = Annotated[str, Field(min_length=1, max_length=1_000_000), AfterValidator(_no_nul)]
 EnvName = Annotated[str, Field(pattern=_ENV_NAME)]
 Days = Annotated[int, Field(ge=1, le=36500)]
+Usd = Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]
 ShortText = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_no_nul)]
 
 
@@ -224,11 +226,37 @@ class ProjectSettings(Model):
     log_days: Days = 30
 
 
+class QuietHours(Model):
+    """From `from` until `until` (`HH:MM`; over midnight where that is not later) nothing starts by itself. `days` are
+    those on which it begins, `timezone` says by whose clocks (default: the system's)."""
+
+    from_: Annotated[str, Field(alias="from", pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
+    until: Annotated[str, Field(pattern=r"^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$")]
+    days: Annotated[tuple[Day, ...], Field(min_length=1)] = get_args(Day)
+    timezone: Annotated[str, AfterValidator(_as_value_error(_zone))] | None = None
+
+    @model_validator(mode="after")
+    def _has_length(self) -> QuietHours:
+        if self.from_ == self.until:
+            raise ValueError("from and until are the same time; a whole day is from 00:00 until 24:00")
+        return self
+
+
+class Budgets(Model):
+    """US dollars a day, on the local calendar, after which nothing more starts: for each task, each project, all."""
+
+    task_per_day: Usd | None = None
+    project_per_day: Usd | None = None
+    per_day: Usd | None = None
+
+
 class UserSettings(Model):
     """`settings.json` of the user. `history_days`: how long the records of all projects are kept."""
 
     max_concurrent: Annotated[int, Field(ge=1, le=64)] = 2
     env_pass: tuple[EnvName, ...] = ()
+    quiet_hours: QuietHours | None = None
+    budgets: Budgets = Budgets()
     history_days: Days = 365
 
 

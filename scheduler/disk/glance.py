@@ -5,11 +5,12 @@
         "enabled": bool, "trusted": bool, "suspended": null | "one line why",
         "tasks": n, "active": n, "running": n, "next": [{"task": id, "at": <epoch s>}],
         "recent": [{"run": id8, "task": id, "status": s, "reason": r | null, "at": <epoch s>, "costUsd": x | null}],
-        "open": [{"kind": "failed" | "review" | "kept-worktree" | "usage-limit" | "config" | "paused",
+        "open": [{"kind": "failed" | "review" | "kept-worktree" | "usage-limit" | "config" | "paused"
+                           | "budget",
                   "run": id8 | null, "task": id | null, "at": <epoch s>}]}}}
 
-A `paused` matter (task null: the whole project) also says "until": <epoch s> | null, "by": text, "skipped": how many
-occurrences were passed over.
+What keeps tasks from running (`paused`, `budget`) also says "scope": "task" | "project" | "all", "until": <epoch s> |
+null, "by": text (who, or how much), "skipped": how many occurrences were passed over.
 
 Each project is one line, so that a hook need not read the others. The runner or the CLI writes the file, whichever
 changed something. It is derived: whatever is lost in it is computed again.

@@ -12,7 +12,6 @@ from typing import Any
 from scheduler.core.limits import starts_again
 from scheduler.core.models import Task
 from scheduler.core.parse import Config
-from scheduler.core.record import Reason
 from scheduler.core.schedule import next_occurrence
 from scheduler.disk import paths
 from scheduler.errors import SchedulerError
@@ -99,24 +98,25 @@ def entry(
         "next": [{"task": task, "at": at} for at, task in standing.coming[:COMING]],
         "running": running,
         "recent": [_recent(r) for r in recent if r["status"] not in ("running", "skipped")][-50:],
-        "open": [*_paused(root, known, now), *open_matters(root, recent)][:20],
+        "open": [*_held(root, known, now), *open_matters(root, recent)][:20],
     }
 
 
-def _paused(root: str, known: Known, now: datetime) -> list[dict[str, Any]]:
-    """What is paused: the project, or tasks of it."""
+def _held(root: str, known: Known, now: datetime) -> list[dict[str, Any]]:
+    """The holds that keep tasks of the project from running now."""
     return [
         {
-            "kind": "paused",
+            "kind": hold.reason.value,
             "run": None if hold.run is None else hold.run[:8],
             "task": hold.task or None,
             "at": hold.since.timestamp(),
             "until": None if hold.until is None else hold.until.timestamp(),
             "by": hold.by,
-            "skipped": sum(t.count for t in known.tallies if hold.names(t.project, t.task) and t.reason == hold.reason),
+            "scope": "task" if hold.task else "project" if hold.project else "all",
+            "skipped": sum(t.count for t in known.tallies if hold.names(root, t.task) and t.reason == hold.reason),
         }
         for hold in known.holds
-        if hold.project == root and hold.reason is Reason.PAUSED and not hold.is_over(now)
+        if not hold.is_over(now)
     ]
 
 

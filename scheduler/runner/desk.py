@@ -70,6 +70,8 @@ class Desk:
     def fire(self, now: datetime) -> None:
         """Queue every occurrence that is due, and put on record those that are skipped."""
         self._gate.look(now)
+        if self._gate.shut:
+            return
         pass_over = partial(self._skips.pass_over, now=now)
         for served in self._projects.served.values():
             for claimed in claim_due(served, self._state, now, self.mark, self._gate.holds, pass_over):
@@ -80,6 +82,10 @@ class Desk:
                     self.close_record(claimed.record)
         self._skips.settle(self._gate.holds, now)
         self._gate.settle(now)
+
+    def nearest(self) -> datetime | None:
+        """When the next occurrence comes, unless it is to wait."""
+        return None if self._gate.shut else self._projects.nearest()
 
     def _enqueue(
         self, record: Record, since: datetime, not_before: datetime | None = None, *, asked: bool = False
@@ -123,7 +129,8 @@ class Desk:
         task = served.tasks.get(record.task_id) if served else None
         trusted = served is not None and served.suspended is None
         hold = self._gate.hold(record.project, task, now) if task else None
-        decision = lifecycle.decide(queued.waiting, task, going, trusted=trusted, hold=hold)
+        shut = self._gate.shut
+        decision = lifecycle.decide(queued.waiting, task, going, trusted=trusted, hold=hold, quiet=shut)
         if decision.move is Move.SKIP:
             self.queue.remove(queued)
             skipped = record.evolve(status=Status.SKIPPED, reason=decision.reason, completed_at=now)

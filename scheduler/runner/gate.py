@@ -1,10 +1,10 @@
-"""What may start at this moment: the holds, read anew at each look, since the command line writes them too."""
+"""What may start at this moment: quiet hours, and the holds, read at each look since the command line writes some."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
-from scheduler.core.limits import Cause, Hold, is_too_often
+from scheduler.core.limits import Cause, Hold, is_too_often, quiet_until
 from scheduler.core.models import Task
 from scheduler.core.record import Record
 from scheduler.runner.projects import Projects
@@ -12,16 +12,21 @@ from scheduler.store.state import State
 
 
 class Gate:
-    """The holds as of the last look."""
+    """The holds as of the last look. `shut`: nothing starts by itself, in quiet hours and while the user's limits are
+    unknown."""
 
     def __init__(self, state: State, projects: Projects) -> None:
         self._state = state
         self._projects = projects
         self.holds: list[Hold] = []
+        self.shut = False
 
     def look(self, now: datetime) -> None:
         """Read the holds; a change of what holds now is news for the hooks."""
-        before, self.holds = self.holds, self._state.holds.all()
+        settings = self._projects.settings
+        quiet = quiet_until(settings.quiet_hours, now) is not None
+        self.shut = quiet or not self._projects.settings_known
+        before, self.holds = self.holds, self._state.all_holds(settings.budgets, now)
         for hold in {*before} ^ {*self.holds}:
             self._projects.changed |= {root for root in self._projects.served if hold.project in ("", root)}
 

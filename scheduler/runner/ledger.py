@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from datetime import datetime
 from typing import Any
 
 from scheduler.core.models import from_json
@@ -39,7 +40,7 @@ class Ledger:
             self._unwritten.append((record, failed))
             asyncio.get_running_loop().call_later(AGAIN, self._try_again)
             return False
-        self._state.finish(record.id, record.project, record.task_id, failed=failed)
+        self._state.finish(record.id, record.project, record.task_id, failed=failed, cost=_cost(record))
         return True
 
     def tell(self, record: Record) -> bool:
@@ -56,12 +57,16 @@ class Ledger:
 
     def forget(self, record: Record) -> None:
         """A run whose final record is in the history already."""
-        self._state.finish(record.id, record.project, record.task_id, failed=None)
+        self._state.finish(record.id, record.project, record.task_id, failed=None, cost=_cost(record))
 
     def _try_again(self) -> None:
         unwritten, self._unwritten = self._unwritten, []
         for record, failed in unwritten:
             self.close(record, failed)
+
+
+def _cost(record: Record) -> tuple[float, datetime] | None:
+    return None if record.cost_usd is None else (record.cost_usd, record.completed_at or record.started_at)
 
 
 def read_record(raw: dict[str, Any]) -> Record:

@@ -99,7 +99,7 @@ class Runner:
                 self.stop()
 
     async def _sleep(self) -> None:
-        nearest = self.projects.nearest()
+        nearest = self.desk.nearest()
         wait = POLL if nearest is None else min(POLL, max((nearest - self.now()).total_seconds(), 0))
         timer = asyncio.get_running_loop().call_later(wait, self.desk.wake.set)
         await self.desk.wake.wait()

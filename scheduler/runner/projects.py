@@ -30,6 +30,7 @@ class Projects:
         self._trusted: dict[str, trust.Project] = {}
         self._busy = asyncio.Lock()
         self.settings = UserSettings()
+        self.settings_known = False  # whether they were ever read; until then no limit of the user's is known
         self.served: dict[str, Served] = {}
         self.changed: set[str] = set()  # roots whose glance entry is out of date
 
@@ -65,8 +66,10 @@ class Projects:
             self._trusted = {}
         try:
             self.settings = settings.read(self._paths)
+            self.settings_known = True
         except SchedulerError as error:
-            log.error("the settings stay as they were: %s", error)
+            what = "the settings stay as they were" if self.settings_known else "nothing starts until they are mended"
+            log.error("%s: %s", what, error)
 
     async def _load(self, project: trust.Project, now: datetime) -> None:
         served, told = await asyncio.to_thread(read, project)

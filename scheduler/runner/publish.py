@@ -48,9 +48,10 @@ class Publisher:
     async def _write(self) -> None:
         changed, self._projects.changed = self._projects.changed, set()
         running = Counter(going.project for going in self._going)
-        found = [(root, self._projects.served.get(root), self._state.known(root)) for root in changed]
+        budgets, now = self._projects.settings.budgets, self._now
+        found = [(root, self._projects.served.get(root), self._state.known(root, budgets, now)) for root in changed]
         try:
-            await asyncio.to_thread(self._update, found, running, self._now)
+            await asyncio.to_thread(self._update, found, running, now)
         except Exception:
             log.exception("the glance for the hooks was not written")
 

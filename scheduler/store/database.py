@@ -42,6 +42,12 @@ CREATE TABLE skips (
   count INTEGER NOT NULL, told INTEGER NOT NULL,
   PRIMARY KEY (project, task, reason))
 """,
+    """
+CREATE TABLE costs (
+  day TEXT NOT NULL, project TEXT NOT NULL, task TEXT NOT NULL, usd REAL NOT NULL,
+  PRIMARY KEY (day, project, task)) WITHOUT ROWID;
+ALTER TABLE runs ADD COLUMN counted REAL NOT NULL DEFAULT 0
+""",
 )
 SCHEMA = len(MIGRATIONS)
 

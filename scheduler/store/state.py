@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from scheduler.core.limits import Hold
+from scheduler.core.limits import Hold, over_budget
+from scheduler.core.models import Budgets
+from scheduler.store.costs import Costs, add_cost, bounds
 from scheduler.store.database import Database, stored
 from scheduler.store.holds import Holds, Tally
 
@@ -70,6 +72,7 @@ class State:
         self._db = Database(path, now)
         self.damage = self._db.damage
         self.holds = Holds(self._db)
+        self.costs = Costs(self._db)
 
     def close(self) -> None:
         self._db.close()
@@ -122,9 +125,19 @@ class State:
         """What is known of a project's tasks, by id."""
         return {r[0]: _task_state(r) for r in self._db.read(_TASKS, project)}
 
-    def known(self, project: str) -> Known:
+    def all_holds(self, budgets: Budgets, now: datetime) -> list[Hold]:
+        """Every hold in the order in which they began, with those that follow from what was spent today."""
+        holds = self.holds.all()
+        if budgets == Budgets():
+            return holds
+        return sorted(
+            [*holds, *over_budget(budgets, self.costs.on(now), *bounds(now))],
+            key=lambda hold: hold.since,
+        )
+
+    def known(self, project: str, budgets: Budgets, now: datetime) -> Known:
         """What is known of a project."""
-        holds = [hold for hold in self.holds.all() if hold.project in ("", project)]
+        holds = [hold for hold in self.all_holds(budgets, now) if hold.project in ("", project)]
         return Known(self.tasks(project), holds, [t for t in self.holds.tallies() if t.project == project])
 
     def task(self, project: str, task: str) -> TaskState | None:
@@ -198,9 +211,14 @@ class State:
             names = ", ".join(f"{name}=?" for name in given)
             db.execute(f"UPDATE runs SET {names} WHERE run_id=?", (*given.values(), run_id))
 
-    def finish(self, run_id: str, project: str, task: str, *, failed: bool | None) -> None:
-        """The run is over and on record. `failed` counts failures in a row; None leaves the count."""
+    def finish(
+        self, run_id: str, project: str, task: str, *, failed: bool | None, cost: tuple[float, datetime] | None = None
+    ) -> None:
+        """The run is over and on record. `failed` counts failures in a row; None leaves the count. `cost`: US dollars,
+        and when it ended."""
         with self._db.writing() as db:
+            if cost is not None:
+                add_cost(db, run_id, *cost)
             db.execute("DELETE FROM runs WHERE run_id=?", (run_id,))
             if failed is not None:
                 count = "failures+1" if failed else "0"

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 
-from scheduler.core.limits import Cause, Hold, is_failure, is_too_often, starts_again
-from scheduler.core.models import Task, from_json
+from scheduler.core.limits import Cause, Hold, is_failure, is_too_often, over_budget, quiet_until, starts_again
+from scheduler.core.models import Budgets, QuietHours, Task, from_json
 from scheduler.core.record import Reason, Status
 from tests.rig import shell_task
 
@@ -75,3 +76,94 @@ def test_how_often_is_too_often() -> None:
     assert [is_too_often(task(), failures) for failures in (4, 5, 6)] == [False, True, True]
     assert is_too_often(task(policy={"pauseAfterFailures": 1}), 1)
     assert not is_too_often(task(policy={"pauseAfterFailures": 0}), 1000)
+
+
+def quiet(**fields: Any) -> QuietHours:
+    made = from_json(QuietHours, json.dumps({"timezone": "Europe/Berlin", **fields}))
+    assert isinstance(made, QuietHours), made
+    return made
+
+
+WORK = {"from": "09:00", "until": "17:00", "days": ["mon", "tue", "wed", "thu", "fri"]}
+NIGHT = {"from": "22:30", "until": "06:00", "days": ["fri"]}
+
+
+@pytest.mark.parametrize(
+    ("hours", "now", "until"),
+    [
+        (WORK, "2026-11-23T08:59:59+01:00", None),
+        (WORK, "2026-11-23T09:00:00+01:00", "2026-11-23T17:00:00+01:00"),
+        (WORK, "2026-11-23T15:59:59+00:00", "2026-11-23T17:00:00+01:00"),
+        (WORK, "2026-11-23T17:00:00+01:00", None),
+        (WORK, "2026-11-22T12:00:00+01:00", None),  # a Sunday
+        (NIGHT, "2026-11-27T22:29:00+01:00", None),
+        (NIGHT, "2026-11-27T22:30:00+01:00", "2026-11-28T06:00:00+01:00"),
+        (NIGHT, "2026-11-28T05:59:00+01:00", "2026-11-28T06:00:00+01:00"),
+        (NIGHT, "2026-11-28T22:30:00+01:00", None),  # it begins on Fridays only
+        ({"from": "00:00", "until": "24:00"}, "2026-11-23T23:59:59+01:00", "2026-11-24T00:00:00+01:00"),
+        ({"from": "01:00", "until": "02:30"}, "2026-03-29T01:59:00+01:00", "2026-03-29T03:00:00+02:00"),  # in a gap
+    ],
+)
+def test_quiet_hours(hours: dict[str, Any], now: str, until: str | None) -> None:
+    found = quiet_until(quiet(**hours), datetime.fromisoformat(now))
+    assert found == (None if until is None else datetime.fromisoformat(until))
+
+
+def test_quiet_hours_go_by_the_clocks_of_the_system_where_no_zone_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        found = quiet_until(quiet(**WORK, timezone=None), datetime.fromisoformat("2026-11-23T00:30:00+00:00"))
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert found == datetime.fromisoformat("2026-11-23T17:00:00+09:00")
+    assert quiet_until(None, NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("hours", "message"),
+    [
+        ({"from": "09:00", "until": "09:00"}, "a whole day is from 00:00 until 24:00"),
+        ({"from": "9:00", "until": "17:00"}, "match pattern"),
+        ({"from": "24:00", "until": "17:00"}, "match pattern"),
+        ({"from": "09:00", "until": "17:00", "days": []}, "at least 1"),
+        ({"from": "09:00", "until": "17:00", "days": ["monday"]}, "'mon'"),
+        ({"from": "09:00", "until": "17:00", "timezone": "Berlin"}, "unknown time zone"),
+    ],
+)
+def test_quiet_hours_that_are_none(hours: dict[str, Any], message: str) -> None:
+    found = from_json(QuietHours, json.dumps(hours))
+    assert isinstance(found, list) and message in found[0][2], found
+
+
+SPENT = [("/p", "a", 1.0), ("/p", "b", 0.5), ("/q", "a", 2.0)]
+
+
+@pytest.mark.parametrize(
+    ("budgets", "held"),
+    [
+        ({}, set()),
+        ({"taskPerDay": 1}, {("/p", "a"), ("/q", "a")}),
+        ({"taskPerDay": 1.01}, {("/q", "a")}),
+        ({"projectPerDay": 1.5}, {("/p", ""), ("/q", "")}),
+        ({"projectPerDay": 1.6}, {("/q", "")}),
+        ({"perDay": 3.5}, {("", "")}),
+        ({"perDay": 3.51, "projectPerDay": 3}, set()),
+    ],
+)
+def test_budgets_of_a_day(budgets: dict[str, float], held: set[tuple[str, str]]) -> None:
+    made = from_json(Budgets, json.dumps(budgets))
+    assert isinstance(made, Budgets)
+    holds = list(over_budget(made, SPENT, NOW, NOW + HOUR))
+    assert {(hold.project, hold.task) for hold in holds} == held
+    assert {(hold.cause, hold.reason, hold.since, hold.until) for hold in holds} <= {
+        (Cause.BUDGET, Reason.BUDGET, NOW, NOW + HOUR)
+    }
+
+
+def test_a_budget_lets_shell_tasks_go_on() -> None:
+    (all_of_it,) = over_budget(Budgets.model_validate({"perDay": 1.0}), SPENT, NOW, NOW + HOUR)
+    assert all_of_it.words() == "kept back by the budget of a day ($3.50 of $1.00)"
+    assert not all_of_it.covers("/p", task())
+    assert all_of_it.covers("/p", task(execution={"type": "claude"}))

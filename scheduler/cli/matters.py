@@ -1,0 +1,86 @@
+"""What `status` says of open matters, and of the limits that the user set."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+from typing import Any
+
+from scheduler.cli import output
+from scheduler.cli.context import Context
+from scheduler.cli.view import spent_today, user_settings
+from scheduler.core import format as fmt
+from scheduler.core.limits import quiet_until
+from scheduler.core.models import iso
+from scheduler.errors import SchedulerError
+from scheduler.store import settings
+
+_TEXTS = {
+    "failed": "failed: 'show {run}', 'diff {run}', 'adopt {run}' or 'retry {run}'",
+    "review": "waits for review: 'diff {run}', then 'merge {run}' or 'discard {run}'",
+    "kept-worktree": "left a worktree that could not be saved: 'show {run}'",
+    "usage-limit": "waits for a usage limit to end",
+    "paused": "paused by {by} {since}{until}{skipped}: {verb}",
+    "budget": "kept back by the budget of a day ({by}){until}{skipped}: 'run ID' runs a task all the same",
+}
+
+
+def rows(projects: list[dict[str, Any]], now: datetime) -> list[list[str]]:
+    """A row for each open matter: run, task, what to do. What concerns all projects is said once."""
+    found = []
+    for entry in projects:
+        for matter in entry["open"]:
+            name = matter["task"] or os.path.basename(entry["root"])
+            everywhere = matter.get("scope") == "all"
+            text = _TEXTS.get(matter["kind"], matter["kind"]).format(**_words(matter, now))
+            row = [matter["run"] or "", "all projects" if everywhere else name, text]
+            if row not in found:
+                found.append(row)
+    return found
+
+
+def _words(matter: dict[str, Any], now: datetime) -> dict[str, str]:
+    """What the texts name."""
+    until, skipped, task = matter.get("until"), matter.get("skipped"), matter["task"]
+    return {
+        "run": matter["run"] or "",
+        "by": matter.get("by") or "",
+        "since": fmt.relative(_local(matter["at"]), now),
+        "until": "" if until is None else f" until {output.moment(_local(until), now)}",
+        "skipped": f", {fmt.count(skipped, 'occurrence')} passed over" if skipped else "",
+        "verb": f"'resume {task}'" if task else "'resume'",
+    }
+
+
+def _local(at: float) -> datetime:
+    return datetime.fromtimestamp(at).astimezone()
+
+
+def of_the_user(context: Context) -> dict[str, Any]:
+    """How the user's own limits stand now."""
+    chosen = user_settings(context)
+    quiet = quiet_until(chosen.quiet_hours, context.now)
+    try:
+        settings.read(context.paths)
+        problem = None
+    except SchedulerError as error:
+        problem = f"{error.message}: {error.hint}"
+    return {
+        "quietUntil": None if quiet is None else iso(quiet),
+        "spentToday": round(sum(usd for _, _, usd in spent_today(context)), 6),
+        "budgets": chosen.budgets.to_json(),
+        "settingsProblem": problem,
+    }
+
+
+def tell_limits(answer: dict[str, Any], now: datetime) -> None:
+    """Say it, where there is something to say."""
+    if answer["settingsProblem"]:
+        output.note(f"the settings are not used: {answer['settingsProblem']}")
+    if answer["quietUntil"]:
+        until = output.moment(datetime.fromisoformat(answer["quietUntil"]), now)
+        output.say(f"quiet hours: nothing starts by itself until {until}")
+    if answer["budgets"]:
+        of = answer["budgets"].get("perDay")
+        budget = "" if of is None else f" of {fmt.money(of)}"
+        output.say(f"spent today: {fmt.money(answer['spentToday'])}{budget}")

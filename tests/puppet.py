@@ -1,0 +1,79 @@
+"""A program in the place of the client that does as it is told, call by call: for runs whose end a test must choose.
+
+What the real client says in these cases is recorded in tests/golden/claude and played in tests/e2e.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+_PROGRAM = """\
+#!{python}
+import json, os, sys, time
+folder = {folder!r}
+calls = os.path.join(folder, "calls.jsonl")
+made = len(open(calls).readlines()) if os.path.exists(calls) else 0
+acts = json.load(open(os.path.join(folder, "acts.json")))
+act = acts[min(made, len(acts) - 1)]
+prompt = sys.stdin.read()
+with open(calls, "a") as file:
+    file.write(json.dumps({{"argv": sys.argv[1:], "prompt": prompt, "cwd": os.getcwd()}}) + "\\n")
+session = [word.partition("=")[2] for word in sys.argv if word.startswith(("--session-id=", "--resume="))][0]
+def say(**message):
+    print(json.dumps(message), flush=True)
+say(type="system", subtype="init", session_id=session, model="puppet", claude_code_version="0.0.0")
+for name, text in act.get("files", {{}}).items():
+    with open(name, "w") as file:
+        file.write(text)
+time.sleep(act.get("seconds", 0))
+for message in act.get("messages", []):
+    say(**message)
+result = {{"subtype": "success", "is_error": False, "num_turns": 1, "result": "Done.", "total_cost_usd": 0.0}}
+say(type="result", session_id=session, **{{**result, **act.get("result", {{}})}})
+sys.exit(act.get("code", 0))
+"""
+
+
+class Puppet:
+    """A client in `folder`; `path` is its program. Give it its acts with `plays`, the last of which is repeated."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        self._folder = folder
+        self.path = folder / "claude"
+        self.path.write_text(_PROGRAM.format(python=sys.executable, folder=str(folder)))
+        self.path.chmod(0o755)
+        self.plays(act())
+
+    def plays(self, *acts: dict[str, Any]) -> None:
+        """What it does, call by call, from the next one on."""
+        done = [act()] * len(self.calls)
+        (self._folder / "acts.json").write_text(json.dumps([*done, *acts]))
+
+    @property
+    def calls(self) -> list[dict[str, Any]]:
+        """How it was called so far: argv, prompt, cwd."""
+        file = self._folder / "calls.jsonl"
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def act(cost: float = 0.0, **more: Any) -> dict[str, Any]:
+    """It succeeds, at a cost in US dollars. More: `files` to write, `seconds` to take, `code` to end with."""
+    return {"result": {"total_cost_usd": cost}, **more}
+
+
+def refused(status: int | None, kind: str, text: str, cost: float = 0.0, **more: Any) -> dict[str, Any]:
+    """The API refuses, in the way in which the client tells it."""
+    said = {"type": "assistant", "error": kind, "message": {"content": [{"type": "text", "text": text}]}}
+    result = {"is_error": True, "api_error_status": status, "result": text, "total_cost_usd": cost}
+    return {"messages": [*more.pop("messages", ()), said], "result": result, "code": 1, **more}
+
+
+def limited(resets_at: float, cost: float = 0.0, **more: Any) -> dict[str, Any]:
+    """A subscription's limit, until an epoch second."""
+    info = {"status": "rejected", "resetsAt": int(resets_at), "rateLimitType": "five_hour"}
+    event = {"type": "rate_limit_event", "rate_limit_info": info}
+    return refused(429, "rate_limit", "You've hit your session limit", cost, messages=[event], **more)
