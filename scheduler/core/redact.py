@@ -54,11 +54,12 @@ class Redactor:
         keys = _key_spans(text)
         return [(span.kind, span.start, span.end) for span in merged([*keys, *self.spans(blanked(text, keys))])]
 
-    def new_secrets(self, diff: str) -> list[tuple[str, str]]:
+    def new_secrets(self, diff: str, whole: str | None = None) -> list[tuple[str, str]]:
         """The secrets that a unified diff brings in: (path, kind) of each that is in an added line and in no line that
-        was there before."""
+        was there before. Where `diff` is that of several commits one after the other, `whole` is that from the first
+        state to the last: what one commit adds and the next removes was not there before."""
         files = patch.parse(diff)
-        before = "\n".join(file.before for file in files)
+        before = "\n".join(file.before for file in (files if whole is None else patch.parse(whole)))
         new = {
             (file.path, kind)
             for file in files

@@ -9,6 +9,7 @@ from typing import Any
 
 from scheduler.core.format import count
 from scheduler.core.record import Reason, Record
+from scheduler.core.redact import Redactor
 from scheduler.disk.paths import CONFIG_FOLDER
 from scheduler.errors import SchedulerError
 from scheduler.execution import attribution, branches, containment, git, links, refs, trace, work, worktree
@@ -98,9 +99,9 @@ class Isolated:
         names = self._order.task.execution.worktree.link
         notes += await asyncio.to_thread(lambda: links.copy_included(tree) + (links.link(tree, names) if names else []))
 
-    async def commit(self, record: Record) -> bool:
+    async def commit(self, record: Record, redactor: Redactor) -> bool:
         """Commit what the agent left; False where nothing changed. On SchedulerError `refusal` says its kind."""
-        message = f"{record.task_name}\n\nTask: {record.task_id}\nRun: {record.id}\n"
+        message = redactor.text(f"{record.task_name}\n\nTask: {record.task_id}\nRun: {record.id}\n")
         try:
             self._work = await asyncio.to_thread(work.keep, self.tree, message)
         except work.LeftBranch:
@@ -112,7 +113,25 @@ class Isolated:
         if self._work is not None and self._work.unsaved:
             self.refusal = Reason.NOT_KEPT
             raise SchedulerError("not all of the work can be kept in git: " + "; ".join(self._work.unsaved[:5]))
+        if self._work is not None:
+            await self._look_for_secrets(self._work.commit, redactor)
         return self._work is not None
+
+    async def _look_for_secrets(self, tip: str, redactor: Redactor) -> None:
+        tree = self.tree
+
+        def look() -> list[tuple[str, str]]:
+            each, whole = (
+                branches.patch(tree.project, tree.base, tip, each_commit=each).decode("utf-8", "replace")
+                for each in (True, False)
+            )
+            return redactor.new_secrets(each, whole)
+
+        found = await asyncio.to_thread(look)
+        if found:
+            self.refusal = Reason.SECRET_IN_WORK
+            named = ", ".join(f"{path} ({kind})" for path, kind in found[:10])
+            raise SchedulerError(f"the work holds a secret that was not there before: {named}")
 
     def kept(self) -> dict[str, Any]:
         """The fields of the record that tell of kept work."""

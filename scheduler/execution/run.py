@@ -15,6 +15,7 @@ from typing import Any
 
 from scheduler.core.models import iso
 from scheduler.core.record import Reason, Record, Status
+from scheduler.core.redact import Redactor
 from scheduler.core.verdict import Verdict
 from scheduler.disk import files, paths
 from scheduler.errors import SchedulerError
@@ -138,7 +139,7 @@ class _Run:
     async def _keep(self, where: Isolated, steps: Steps, ended: Ended) -> Ended:
         """Commit what the agent left, verify that state, and see that the run stayed where it belongs."""
         try:
-            changed = await where.commit(self._record)
+            changed = await where.commit(self._record, steps.redactor)
             if changed:
                 ended = await self._verify(steps, ended)
             violation = await where.contain(self._notes)
@@ -165,7 +166,7 @@ class _Run:
         final = self._record.evolve(
             status=verdict.status,
             reason=verdict.reason,
-            error=verdict.error[:ERROR_KEPT] if verdict.error else None,
+            error=verdict.error,
             exit_code=ended.exit_code,
             resets_at=verdict.resets_at,
             completed_at=max(now, self._record.started_at),
@@ -174,9 +175,12 @@ class _Run:
         )
         if report is not None:
             final = final.evolve(cost_usd=report.cost_usd, turns=report.turns, model=report.model)
+        redactor = Redactor(()) if steps is None else steps.redactor
         if steps is not None:
             final = self._close_logs(steps, final, report.result_text if report else "", now)
-        return final.evolve(notes=tuple(self._notes) or None)
+        told = redactor.text(final.error) if final.error else None
+        told = told[:ERROR_KEPT] if told else None
+        return final.evolve(error=told, notes=tuple(map(redactor.text, self._notes)) or None)
 
     def _close_logs(self, steps: Steps, final: Record, answer: str, now: datetime) -> Record:
         reason = f" ({final.reason})" if final.reason else ""
@@ -191,8 +195,7 @@ class _Run:
                 self._notes.append(f"the full answer was not written: {error.strerror}")
         if steps.log.trouble:
             self._notes.append(steps.log.trouble)
-        told = steps.redactor.text(final.error) if final.error else None
-        return final.evolve(error=told, output=steps.log.tail())
+        return final.evolve(output=steps.log.tail())
 
 
 def _failed(reason: Reason, error: SchedulerError | OSError) -> Ended:

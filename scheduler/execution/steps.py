@@ -123,7 +123,7 @@ class Steps:
         )
         prompt = claude.build_prompt(self._order.rules, execution.command)
         self.log.say(f"run: {os.path.basename(argv[0])} {' '.join(argv[1:6])}")
-        reader, errors = ResultReader(), Lines()
+        reader, errors = ResultReader(self.redactor.text), Lines()
 
         def sink(name: str, data: bytes) -> bool:
             self.log.lines(name, reader.feed(data) if name == "stdout" else errors.feed(data))
@@ -210,11 +210,11 @@ class _Log:
 
     def say(self, text: str) -> None:
         """A line of our own."""
-        self._write("stdout", [clean for clean in [self._streams["stdout"].line(text)] if clean is not None])
+        self._write("stdout", self._streams["stdout"].lines([text]))
 
     def lines(self, name: str, lines: list[str]) -> None:
         """Lines of a program, from its `stdout` or `stderr`."""
-        clean = [line for line in map(self._streams[name].line, lines) if line is not None]
+        clean = self._streams[name].lines(lines)
         self._tail.extend(clean)
         if name == "stderr":
             self.last_error = next((line for line in reversed(clean) if line.strip()), self.last_error)
@@ -233,6 +233,9 @@ class _Log:
                 log.close(self._now())
             except OSError as error:
                 self.trouble = f"the log is not complete: {error.strerror}"
+        dropped = sum(stream.dropped for stream in self._streams.values())
+        if dropped:
+            self.trouble = f"the log is not complete: {dropped} lines were left out, for secrets in them"
 
     def tail(self) -> str | None:
         """The end of the output, for the record."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from scheduler.core.plain import LINE_LIMIT, plain
+from scheduler.core.plain import plain
 from scheduler.core.report import AgentReport
-from scheduler.execution.transcript import Transcript, moment
+from scheduler.execution.transcript import Transcript, cut_long, moment
 
 MAX_LINE = 32 * 1024 * 1024
 _HEARTBEATS = frozenset(["tool_progress", "keep_alive"])
@@ -19,14 +19,14 @@ _HEARTBEATS = frozenset(["tool_progress", "keep_alive"])
 class ResultReader:
     """Takes the bytes of one client's output in any pieces. Keeps at most one line (up to `max_line` bytes) of it.
 
-    What is no JSON goes to the log as it is; a line that is too long is left out and named.
+    What is no JSON goes to the log as it is; a line that is too long is left out and named. `mask`: see Transcript.
     """
 
-    def __init__(self, max_line: int = MAX_LINE) -> None:
+    def __init__(self, mask: Callable[[str], str] = str, *, max_line: int = MAX_LINE) -> None:
         self._max_line = max_line
         self._rest = bytearray()
         self._too_long = 0
-        self._transcript = Transcript()
+        self._transcript = Transcript(mask)
         self._report = AgentReport()
         self._denied: dict[str, str] = {}
         self._costs: list[float | None] = []
@@ -80,7 +80,7 @@ class ResultReader:
             message = None
         self.got_on = self.got_on or not (isinstance(message, dict) and message.get("type") in _HEARTBEATS)
         if not isinstance(message, dict):
-            return [plain(line.decode("utf-8", "replace")).replace("\n", " ")[:LINE_LIMIT]]
+            return [cut_long(plain(line.decode("utf-8", "replace")).replace("\n", " "))]
         self._take(message)
         return self._transcript.lines(message)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
-from scheduler.core.plain import LINE_LIMIT, plain
+from scheduler.core.plain import LINE_LIMIT, OVERLAP, notice, plain
 
 Message = Mapping[str, Any]
 _SUBJECTS = "file_path notebook_path command pattern path url query skill description prompt".split()
@@ -17,16 +17,19 @@ _SHORT = 160
 class Transcript:
     """Renders the messages of one stream, in order."""
 
-    def __init__(self) -> None:
+    def __init__(self, mask: Callable[[str], str] = str) -> None:
+        """`mask` takes secrets out; it is used where a text is cut, which could leave half of one."""
+        self._mask = mask
         self._began = False
         self._cwd = ""
         self._tools: dict[str, str] = {}
 
     def lines(self, message: Message) -> list[str]:
-        """The lines, clean and without line breaks, that a message is worth; many are worth none."""
+        """The lines, clean and without line breaks, that a message is worth; many are worth none. A long one is cut as
+        core/plain.Lines does: whoever redacts it cuts the rest."""
         render = _RENDERERS.get(str(message.get("type")))
         rendered = render(self, message) if render else ()
-        return [_cut(line, LINE_LIMIT) for text in rendered for line in plain(text).split("\n")]
+        return [cut_long(line) for text in rendered for line in plain(text).split("\n")]
 
     def _system(self, message: Message) -> Iterator[str]:
         if message.get("subtype") == "init" and not self._began:
@@ -55,7 +58,7 @@ class Transcript:
             if block.get("type") == "tool_result":
                 name = self._tools.pop(str(block.get("tool_use_id")), "tool")
                 if block.get("is_error") is True:
-                    yield f"{_indent(message)}✗ {name}: {_first_line(_text(block.get('content')))}".rstrip(": ")
+                    yield f"{_indent(message)}✗ {name}: {self._short(_text(block.get('content')))}".rstrip(": ")
 
     def _rate_limit(self, message: Message) -> Iterator[str]:
         info = message.get("rate_limit_info")
@@ -83,7 +86,11 @@ class Transcript:
         if not isinstance(arguments, dict):
             return ""
         subject = next((str(arguments[key]) for key in _SUBJECTS if isinstance(arguments.get(key), str)), "")
-        return _first_line(subject.removeprefix(self._cwd + os.sep) if self._cwd else subject)
+        return self._short(subject.removeprefix(self._cwd + os.sep) if self._cwd else subject)
+
+    def _short(self, text: str) -> str:
+        line = next((line.strip() for line in text.splitlines() if line.strip()), "")
+        return _cut(self._mask(line[:LINE_LIMIT]), _SHORT)
 
 
 _RENDERERS = {
@@ -120,8 +127,10 @@ def _indent(message: Message) -> str:
     return "    " if message.get("parent_tool_use_id") else ""
 
 
-def _first_line(text: str) -> str:
-    return _cut(next((line.strip() for line in text.splitlines() if line.strip()), ""), _SHORT)
+def cut_long(line: str) -> str:
+    """A line of bounded length, with what it lost said behind it."""
+    over = len(line) - LINE_LIMIT
+    return line if over <= 0 else line[: LINE_LIMIT + OVERLAP] + notice(over)
 
 
 def _cut(line: str, limit: int) -> str:

@@ -247,7 +247,7 @@ def test_junk_goes_to_the_log_and_hurts_nothing() -> None:
     junk = b'warning: \x1b[31mred\x1b[0m\n[1, 2]\n\n{"type": "resu\n\xff\xfe\n' + b"[" * 100_000 + b"\n"
     reader, log = read(junk + newest("done"))
     assert log[:4] == ["warning: red", "[1, 2]", '{"type": "resu', "��"]
-    assert log[4] == "[" * (16 * 1024)
+    assert log[4].startswith("[" * (16 * 1024)) and len(log[4]) < 21 * 1024
     assert reader.report().result_text.startswith("Both files")
 
 
