@@ -36,7 +36,7 @@ class _Seen:
 
 
 def follow(own: Paths, root: str, patience: float) -> dict[str, dict[str, Any]]:
-    """Tell what happens until every task has ended; their final records by task. SchedulerError when that takes long."""
+    """Tell what happens until every task has ended; their final records by task. SchedulerError when that is long."""
     tasks = config.read_source(root).parse().tasks
     for task in tasks:
         if task.trigger.type == "once":

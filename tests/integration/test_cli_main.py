@@ -27,10 +27,9 @@ def test_help_names_every_verb_and_imports_none(cli: Command) -> None:
     for verbs in SECTIONS.values():
         for name, verb in verbs.items():
             assert re.search(rf"^  {name} +{re.escape(verb.summary)}$", said, re.MULTILINE), name
-    listed = subprocess.run(
-        [sys.executable, "-X", "importtime", "-I", str(PACKAGE), "--help"],
-        env={name: value for name, value in cli.env.items() if not name.startswith("COVERAGE_")}, cwd=cli.folder, capture_output=True, text=True, check=True,
-    ).stderr  # fmt: skip
+    env = {name: value for name, value in cli.env.items() if not name.startswith("COVERAGE_")}
+    argv = [sys.executable, "-X", "importtime", "-I", str(PACKAGE), "--help"]
+    listed = subprocess.run(argv, env=env, cwd=cli.folder, capture_output=True, text=True, check=True).stderr
     for heavy in ("pydantic", "rich", "croniter", "git", "sqlite3", "cron_descriptor", "tzlocal", "asyncio"):
         assert f"| {heavy}\n" not in listed and f" {heavy}\n" not in listed, heavy
 
