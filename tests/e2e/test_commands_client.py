@@ -14,10 +14,13 @@ import pytest
 
 from tests.client import client_environment
 from tests.rig import Rig, rig, shell_task
-from tests.standin import StandIn, text
+from tests.standin import StandIn, text, tool
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 120
+PLUGIN = ("--plugin-dir", str(ROOT))
+NO_HOOKS = ("--settings", json.dumps({"disableAllHooks": True}))
+SCHEDULER = f'"{ROOT}/scripts/scheduler"'
 
 
 @pytest.fixture
@@ -34,12 +37,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def ask(client: Path, own: Rig, api: StandIn, cache: Path, *words: str) -> dict[str, Any]:
+def ask(client: Path, own: Rig, api: StandIn, cache: Path, *words: str, cwd: Path | None = None) -> dict[str, Any]:
     """What `claude -p` gives as its result."""
     env = {**client_environment(own.home, api), **own.env, "XDG_CACHE_HOME": str(cache)}
     done = subprocess.run(
         [str(client), *words, "--output-format", "json"],
-        cwd=own.project,
+        cwd=cwd or own.project,
         env=env,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -75,6 +78,99 @@ def test_what_only_shows_is_answered_without_the_model(
     assert re.search(expected, result["result"]), result["result"]
     assert result["num_turns"] == 0 and not result.get("total_cost_usd")
     assert not (own.project / "pwned").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "call", "expected"),
+    [
+        ("pause nightly", "pause 'nightly' --until '2099-01-01 09:00'", r"paused nightly until \w+ 2099-01-01"),
+        ("adopt nothing", "adopt 'nothing'", r"error: no run 'nothing'"),
+        pytest.param("resume", "resume", r"not paused: ", marks=pytest.mark.full),
+        pytest.param("run nightly", "run 'nightly'", r"nightly", marks=pytest.mark.full),
+        pytest.param("disable", "disable", r"disabled", marks=pytest.mark.full),
+        pytest.param("enable", "enable", r"nightly", marks=pytest.mark.full),
+        pytest.param("remove nightly", "remove 'nightly'", r"removed nightly|error: .*yes", marks=pytest.mark.full),
+        pytest.param("add x", "add 'x; y' --every 4h --prompt 'a | b'", "added x-y", marks=pytest.mark.full),
+        pytest.param("logs nightly", "logs 'nightly' -n 5", r"error: there is no log", marks=pytest.mark.full),
+    ],
+)  # fmt: skip
+def test_what_the_model_carries_out_is_let_through_and_nothing_else(
+    client: Path, own: Rig, cache: Path, words: str, call: str, expected: str
+) -> None:
+    own.enable(shell_task("nightly", "true"))
+    config = own.project / ".omc" / "scheduler" / "config.json"
+    worse = ("; touch pwned", " $(touch pwned)", " > pwned")
+    refused = [*(f"{SCHEDULER} {call}{more}" for more in worse), f"{SCHEDULER} discard 0 --yes"]
+    with StandIn() as api:
+        api.play(
+            [
+                tool("Bash", command=f"{SCHEDULER} {call}"),
+                *(tool("Bash", command=command) for command in refused),
+                text("Done."),
+            ]
+        )
+        # Without the plugin's hooks `logs` too is the model's.
+        result = ask(client, own, api, cache, *PLUGIN, *NO_HOOKS, "-p", f"/scheduler:{words}")
+        asked = api.turns[0].said
+        said = tool_results(api)
+    assert f"{SCHEDULER} {call.split()[0]}" in asked and words.partition(" ")[2] in asked
+    assert result["result"] == "Done.", result
+    assert [denied["tool_input"]["command"] for denied in result["permission_denials"]] == refused
+    assert len(said) == 5 and re.search(expected, said[0]), said
+    assert not (own.project / "pwned").exists() and config.exists()
+
+
+@pytest.mark.full
+def test_the_skill_saves_by_one_call_and_cannot_approve(client: Path, own: Rig, cache: Path) -> None:
+    own.enable(shell_task("nightly", "true"))
+    add = f"{SCHEDULER} add 'Weekly look' --cron '0 9 * * 1' --prompt 'look; then tell'"
+    with StandIn() as api:  # a person is asked before a skill with tools of its own begins
+        turns = [tool("Skill", skill="scheduler:schedule"), tool("Bash", command=add)]
+        api.play([*turns, tool("Bash", command=f"{SCHEDULER} enable --yes"), text("Done.")])
+        result = ask(client, own, api, cache, *PLUGIN, "--allowedTools", "Skill", "-p", "every monday at 9, look")
+        said = tool_results(api)
+    assert [denied["tool_input"]["command"] for denied in result["permission_denials"]] == [f"{SCHEDULER} enable --yes"]
+    assert "added weekly-look: At 09:00, only on Monday" in said[1], said
+
+
+@pytest.mark.parametrize(
+    ("verb", "expected"),
+    [
+        ("status", r"1 of 1 task active"),
+        pytest.param("list", r"nightly +nightly +on", marks=pytest.mark.full),
+        pytest.param("next", r"nightly", marks=pytest.mark.full),
+        pytest.param("history", r"nothing has run yet", marks=pytest.mark.full),
+    ],
+)
+def test_a_client_without_the_hook_gives_the_model_the_answer(
+    client: Path, own: Rig, cache: Path, verb: str, expected: str
+) -> None:
+    own.enable(shell_task("nightly", "true"))
+    with StandIn() as api:
+        api.play([text("as it is")])
+        result = ask(client, own, api, cache, *PLUGIN, *NO_HOOKS, "-p", f"/scheduler:{verb}")
+        assert result["result"] == "as it is"
+        assert re.search(expected, api.turns[0].said)
+
+
+@pytest.mark.parametrize("hooks", [True, False])
+def test_a_failure_is_shown(client: Path, own: Rig, cache: Path, tmp_path: Path, hooks: bool) -> None:
+    elsewhere = tmp_path / "no repository"
+    elsewhere.mkdir()
+    with StandIn() as api:
+        api.play([text("as it is")])
+        words = (*PLUGIN, *(() if hooks else NO_HOOKS), "-p", "/scheduler:list")
+        result = ask(client, own, api, cache, *words, cwd=elsewhere)
+        shown = result["result"] if hooks else api.turns[0].said
+    assert "error: " in shown and "is not in a git repository" in shown, shown
+    assert "go to one, or make one with `git init`" in shown
+
+
+def tool_results(api: StandIn) -> list[str]:
+    """What the calls of tools gave the model."""
+    blocks = [block for message in api.turns[-1].body["messages"] for block in message["content"]]
+    found = [block["content"] for block in blocks if isinstance(block, dict) and block.get("type") == "tool_result"]
+    return [content if isinstance(content, str) else json.dumps(content) for content in found]
 
 
 def test_it_validates_installs_answers_and_leaves(client: Path, own: Rig, cache: Path) -> None:
