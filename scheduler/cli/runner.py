@@ -68,8 +68,12 @@ def _stop(context: Context, now: bool) -> bool:
     if running and not now:
         ids = ", ".join(f"{run['taskId']} ({run['runId'][:8]})" for run in running)
         output.note(f"waiting for {fmt.count(len(running), 'run')}: {ids}; 'stop --now' cancels")
-    gone = _wait(lambda: control.request(context.paths, {"verb": "status"}) is None, STOP_PATIENCE if now else None)
-    if not gone:
+
+    def gone() -> bool:  # who else waits for its end may have started another by now
+        answer = control.request(context.paths, {"verb": "status"})
+        return answer is None or answer["pid"] != status["pid"]
+
+    if not _wait(gone, STOP_PATIENCE if now else None):
         raise SchedulerError(f"the runner (pid {status['pid']}) does not stop", f"see {context.paths.runner_log}")
     return True
 

@@ -79,7 +79,11 @@ def _see_to_runner(
             files.make_folder(paths.state)
             wake.start(found, env, paths.runner_log)
             memory["woken"] = now
-    if found is None or not usable or not _is_newer(scheduler.__version__, found.version):
+    if found is None or not usable:
+        return state, ""
+    running = known.get("runner") if state == "alive" else None
+    versions = [found.version, *([str(running.get("version"))] if isinstance(running, dict) else [])]
+    if not any(_is_newer(scheduler.__version__, version) for version in versions):
         return state, ""
     if now - greeting.number(memory, "refreshed") > REFRESH_AGAIN:
         memory["refreshed"] = now

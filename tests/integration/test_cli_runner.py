@@ -66,6 +66,28 @@ def test_a_runner_that_cannot_start_says_why(cli: Command, living: Rig) -> None:
     assert said.err.startswith("error: the runner did not start") and living.paths.runner_log in said.err
 
 
+def test_two_who_restart_it_at_once_wait_for_the_run_and_both_come_to_an_end(cli: Command, living: Rig) -> None:
+    go = living.project.parent / "go"
+    add(cli, "slow", f"until [ -e {go} ]; do sleep 0.05; done")
+    enabled(cli)
+    cli("run", "slow")
+    wait_until(lambda: living.ask("status")["running"])
+    before = living.ask("status")["pid"]
+    argv = [sys.executable, "-I", str(PACKAGE), "restart"]
+    both = [
+        subprocess.Popen(argv, cwd=living.project, env=cli.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    for one in both:
+        assert one.stderr and one.stderr.readline().startswith(b"waiting for 1 run: slow")
+    go.touch()
+    assert [one.wait(60) for one in both] == [0, 0]
+    for one in both:
+        one.communicate()
+    assert living.ask("status")["pid"] != before
+    assert [record["status"] for record in living.records()] == ["success"]
+
+
 def test_a_change_reaches_a_living_runner(cli: Command, living: Rig) -> None:
     add(cli, "a", "true")
     enabled(cli)

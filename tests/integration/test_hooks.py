@@ -406,14 +406,18 @@ def test_a_set_up_that_is_gone_is_said(bed: Bed) -> None:
     ]
 
 
-def test_a_newer_plugin_sets_itself_up_in_the_background_once_in_a_while(bed: Bed, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("set_up", "running"), [("0.0.9", "0.0.9"), ("0.1.0", "0.0.9"), ("0.0.9", "0.1.0")])
+def test_a_newer_plugin_sets_itself_up_in_the_background_once_in_a_while(
+    bed: Bed, tmp_path: Path, set_up: str, running: str
+) -> None:
     plugin = tmp_path / "plugin"
     (plugin / "scripts").mkdir(parents=True)
     (plugin / "scheduler").symlink_to(ROOT / "scheduler")
     (plugin / "scripts" / "hook").symlink_to(ROOT / "scripts" / "hook")
     (plugin / "scripts" / "scheduler").write_text('echo "$1" >>"$SCHEDULER_HOME/asked"; echo said')
     bed.enable()
-    bed.set_up(version="0.0.9")
+    bed.set_up(version=set_up)
+    glance.update(bed.paths.glance, None, None, runner={"pid": 1, "version": running, "startedAt": 1})
     event = json.dumps(bed.event("SessionStart", source="startup")).encode()
     with bed.runner():
         for _ in range(2):
