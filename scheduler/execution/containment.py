@@ -1,7 +1,7 @@
 """The main checkout before and after a run: what it looks like, and what is different.
 
-Remote-tracking refs and refs of ours are left out: others than this run change them all the time. So do branches of
-runs; they are looked at, for who deletes one of an earlier run (attribution.py lets go of the rest).
+Remote-tracking refs and refs of ours are left out: others than this run change them all the time. So they do branches
+of runs; of those that were there before it is told, for who deletes one (attribution.py lets go of the rest).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Literal
 
 from scheduler.execution import git
 from scheduler.execution.git import Project
+from scheduler.execution.refs import is_run_branch
 
 Kind = Literal["head", "branch", "tag", "stash", "index", "file"]
 
@@ -128,7 +129,8 @@ def difference(before: Snapshot, after: Snapshot) -> list[Change]:
     for name in _unequal(before.refs, after.refs):
         kind: Kind = "branch" if name.startswith(_BRANCHES) else "tag"
         short = name.removeprefix(_BRANCHES).removeprefix(_TAGS)
-        changes.append(Change(kind, short, before.refs.get(name), after.refs.get(name)))
+        if name in before.refs or not (kind == "branch" and is_run_branch(short)):
+            changes.append(Change(kind, short, before.refs.get(name), after.refs.get(name)))
     if before.stash != after.stash:
         changes.append(Change("stash", "stash", " ".join(before.stash), " ".join(after.stash)))
     if before.index != after.index:

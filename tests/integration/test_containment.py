@@ -46,6 +46,7 @@ CASES = [
     (["status"], []),
     (["update-ref", "refs/remotes/origin/main", "HEAD"], []),
     (["update-ref", "refs/claude-scheduler/discarded/x", "HEAD"], []),
+    (["branch", "claude-task/nightly-20261123T0200-0123abcd"], []),
 ]
 
 
