@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from scheduler.execution.claude import client_version
 from tests.client import client_environment
+from tests.plugin import ROOT, copy_plugin, plugin
 from tests.rig import Rig, rig, shell_task
 from tests.standin import StandIn, text, tool
 
-ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 120
 PLUGIN = ("--plugin-dir", str(ROOT))
 NO_HOOKS = ("--settings", json.dumps({"disableAllHooks": True}))
@@ -129,8 +129,11 @@ def test_the_skill_saves_by_one_call_and_cannot_approve(client: Path, own: Rig, 
         api.play([*turns, tool("Bash", command=f"{SCHEDULER} enable --yes"), text("Done.")])
         result = ask(client, own, api, cache, *PLUGIN, "--allowedTools", "Skill", "-p", "every monday at 9, look")
         said = tool_results(api)
-    assert [denied["tool_input"]["command"] for denied in result["permission_denials"]] == [f"{SCHEDULER} enable --yes"]
-    assert "added weekly-look: At 09:00, only on Monday" in said[1], said
+        version = client_version(client, client_environment(own.home, api))
+    denied = [call["tool_input"]["command"] for call in result["permission_denials"]]
+    # 2.1.197 does not heed the allowed-tools of a skill that the model begins: there a person is asked.
+    assert denied == [*([add] if version == "2.1.197" else []), f"{SCHEDULER} enable --yes"]
+    assert version == "2.1.197" or "added weekly-look: At 09:00, only on Monday" in said[1], said
 
 
 @pytest.mark.parametrize(
@@ -191,13 +194,7 @@ def test_it_validates_installs_answers_and_leaves(client: Path, own: Rig, cache:
 
 def test_it_installs_from_a_git_repository(client: Path, own: Rig, cache: Path, tmp_path: Path) -> None:
     source, marketplace = tmp_path / "source", tmp_path / "marketplace"
-    files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
-    for name in filter(None, os.fsdecode(files).split("\0")):
-        if (ROOT / name).is_file():
-            target = source / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes((ROOT / name).read_bytes())
-            target.chmod((ROOT / name).stat().st_mode)
+    copy_plugin(source)
     own.git("init", "-q", str(source), cwd=tmp_path)
     own.git("add", "-A", cwd=source)
     own.git("-c", "user.name=T", "-c", "user.email=t@x", "commit", "-q", "-m", "plugin", cwd=source)
@@ -212,11 +209,3 @@ def test_it_installs_from_a_git_repository(client: Path, own: Rig, cache: Path, 
         plugin(client, env, "install", "scheduler@by-git")
         result = ask(client, own, api, cache, "-p", "/scheduler:list")
         assert re.search(r"nightly +nightly +on", result["result"]), result
-
-
-def plugin(client: Path, env: Mapping[str, str], *words: str) -> str:
-    """`claude plugin …`, which must succeed; what it says."""
-    done = subprocess.run([str(client), "plugin", *words], env=dict(env), capture_output=True, timeout=SECONDS)
-    said = (done.stdout + done.stderr).decode()
-    assert done.returncode == 0, said
-    return said
