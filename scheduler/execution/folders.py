@@ -1,4 +1,4 @@
-"""Delete folders that others filled: whatever rights they have, and never by way of a link."""
+"""Delete folders that others filled, whatever their rights, and never by way of a link; tell of a disk that refuses."""
 
 from __future__ import annotations
 
@@ -6,7 +6,20 @@ import contextlib
 import os
 import shutil
 import stat
+from collections.abc import Iterator
 from pathlib import Path
+
+from scheduler.errors import SchedulerError
+
+
+@contextlib.contextmanager
+def told(what: str) -> Iterator[None]:
+    """Turn an OSError into a line for the user: `what` could not be done, where, and why."""
+    try:
+        yield
+    except OSError as error:
+        where = f" ({os.fsdecode(error.filename)})" if error.filename else ""
+        raise SchedulerError(f"{what}: {error.strerror or error}{where}", "free space or mend the rights") from error
 
 
 def delete_folder(path: Path) -> None:

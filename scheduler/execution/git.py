@@ -203,6 +203,8 @@ class _Place:
 
 def _place(done: process.Completed) -> _Place:
     common, own, inside, prefix = os.fsdecode(done.stdout).split("\n")[:4]
+    if common.startswith("--"):  # it repeats an option that it does not know
+        raise SchedulerError("this git is too old", "install git 2.31 or newer")
     return _Place(Path(os.path.realpath(common)), Path(os.path.realpath(own)), inside == "true", prefix)
 
 

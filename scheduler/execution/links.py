@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from scheduler.errors import SchedulerError
 from scheduler.execution import git
+from scheduler.execution.folders import told
 from scheduler.execution.git import Project
 from scheduler.execution.worktree import Worktree
 
@@ -32,8 +33,9 @@ def link(tree: Worktree, names: Sequence[str]) -> list[str]:
         elif not _stays_inside(tree.path, target):
             raise SchedulerError(f"link: {name} lies behind a link that leads out of the worktree", "take it away")
         else:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.symlink_to(source)
+            with told(f"link: {name} could not be linked"):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.symlink_to(source)
     return notes
 
 
@@ -76,8 +78,9 @@ def copy_included(tree: Worktree) -> list[str]:
         if not stat.S_ISREG(os.lstat(root / name).st_mode):
             notes.append(f"{INCLUDE}: {name} is no plain file, so it was not copied")
         elif not os.path.lexists(target) and _stays_inside(tree.path, target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(root / name, target, follow_symlinks=False)
+            with told(f"{INCLUDE}: {name} could not be copied"):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(root / name, target, follow_symlinks=False)
     return notes
 
 

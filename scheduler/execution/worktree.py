@@ -21,7 +21,7 @@ from pathlib import Path
 from scheduler.disk.files import locked, make_folder
 from scheduler.errors import SchedulerError
 from scheduler.execution import git, process
-from scheduler.execution.folders import delete_folder
+from scheduler.execution.folders import delete_folder, told
 from scheduler.execution.git import Project, Where
 
 _OURS = re.compile(r"[a-z0-9][a-z0-9-]{0,63}-[0-9a-f]{8}\Z")
@@ -68,10 +68,17 @@ def create(tree: Worktree) -> list[str]:
 
     The branch is made first, by itself: it fails where one of that name is there, so that the one that is removed
     after a failed checkout (no space, a filter that is missing) is certain to be ours; and no name of a branch is ever
-    read as an option, as `worktree add -b` does. Raises SchedulerError or OSError; nothing is left behind.
+    read as an option, as `worktree add -b` does. Raises SchedulerError; nothing is left behind.
     """
     if not _OURS.match(tree.path.name):
         raise SchedulerError(f"{tree.path.name} is no name for a worktree", "name it {task-id}-{first 8 of the run}")
+    with told("the worktree could not be made"):
+        _create(tree)
+    submodules = (tree.path / ".gitmodules").exists()
+    return ["submodules are empty in the worktree; fill them in with `setup`"] if submodules else []
+
+
+def _create(tree: Worktree) -> None:
     make_folder(tree.path.parent)
     with locked(tree.lock):
         if os.path.lexists(tree.path):
@@ -87,8 +94,6 @@ def create(tree: Worktree) -> list[str]:
                 remove_held(tree)
                 drop_branch(tree, tree.base)
             raise
-    submodules = (tree.path / ".gitmodules").exists()
-    return ["submodules are empty in the worktree; fill them in with `setup`"] if submodules else []
 
 
 def _make_branch(tree: Worktree) -> None:

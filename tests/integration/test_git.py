@@ -127,6 +127,18 @@ def test_a_repository_of_another_owner_is_refused_with_gits_words(root: Path) ->
     assert Path(os.environ["HOME"], ".gitconfig").read_bytes() == config
 
 
+def test_a_git_that_is_too_old_is_said_to_be(root: Path, tmp_path: Path) -> None:
+    """Before 2.31 rev-parse repeats an option that it does not know."""
+    old = tmp_path / "bin" / "git"
+    old.parent.mkdir()
+    old.write_text("#!/bin/sh\nprintf -- '--path-format=absolute\\n.git\\n.git\\ntrue\\n\\n'\n")
+    old.chmod(0o755)
+    with pytest.raises(SchedulerError, match="too old"):
+        git.find_project(root, {**os.environ, "PATH": f"{old.parent}:/usr/bin:/bin"})
+    with pytest.raises(SchedulerError, match="`git` was not found"):
+        git.find_project(root, {"PATH": str(tmp_path)})
+
+
 def test_refs_are_read_as_git_reads_them(root: Path) -> None:
     project = git.find_project(root)
     repos.git("branch", "loose", cwd=root)

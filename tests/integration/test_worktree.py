@@ -36,6 +36,46 @@ def test_a_worktree_is_made_on_a_new_branch_and_taken_away_again(root: Path, tmp
         assert [path.name for path in (tmp_path / "worktrees").rglob("*") if path.name != ".trash"] == ["repo"]
 
 
+def test_a_submodules_checkout_has_worktrees_of_its_own(root: Path, tmp_path: Path) -> None:
+    inner = repos.make(tmp_path / "inner")
+    repos.git("-c", "protocol.file.allow=always", "submodule", "add", "-q", inner, "lib", cwd=root)
+    repos.commit(root)
+    with repos.untouched(root), repos.untouched(root / "lib"):
+        tree = repos.create(root / "lib", tmp_path)
+        assert repos.contents(tree.path) == repos.contents(root / "lib")
+        repos.write(tree.path, {"new": "x"})
+        assert repos.git("status", "--porcelain", cwd=tree.path) == "?? new"
+        kept = work.keep(tree, "Work")
+        assert kept is not None and "new" in repos.committed(root / "lib", kept.commit)
+        worktree.remove(tree)
+        assert worktree.drop_branch(tree, kept.commit)
+    assert tree.branch not in repos.branches(root)
+
+
+def test_worktrees_may_lie_behind_a_link(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    planned = repos.plan(root, tmp_path)
+    path = tmp_path / "link" / planned.path.name
+    tree = worktree.Worktree(planned.project, path, planned.branch, planned.base, planned.lock)
+    with repos.untouched(root):
+        worktree.create(tree)
+        repos.write(tree.path, {"new": "x"})
+        assert work.keep(tree, "Work") is not None
+        assert worktree.ours(tree.project, tmp_path / "link") == [tmp_path / "real" / path.name]
+        worktree.remove(tree)
+        assert repos.registered(root) == []
+
+
+def test_a_place_that_cannot_be_written_is_told_in_one_line(root: Path, tmp_path: Path) -> None:
+    tree = repos.plan(root, tmp_path)
+    tree.path.parents[1].write_text("a file")
+    with repos.untouched(root), pytest.raises(SchedulerError, match="the worktree could not be made: ") as raised:
+        worktree.create(tree)
+    assert "\n" not in raised.value.message
+    assert repos.branches(root) == ["main"]
+
+
 @pytest.mark.parametrize("layout", ["worktree settings", "sha256", "shared", "sparse"])
 def test_a_layout_that_only_git_knows_is_left_to_git(root: Path, tmp_path: Path, layout: str) -> None:
     if layout == "sha256":
