@@ -19,7 +19,6 @@ from typing import Any
 
 import pytest
 
-from scheduler.core.parse import trigger_digest
 from scheduler.disk import files, paths
 from scheduler.execution.aftermath import repository_lock
 from scheduler.execution.git import find_project
@@ -245,9 +244,10 @@ def test_a_runner_killed(own: Rig, tmp_path: Path, name: str) -> None:
     stage = STAGES[name]
     gate, pause, ran = Gate(tmp_path / "gate"), Gate(tmp_path / "pause"), tmp_path / "ran"
     stage.setting(own, gate)
-    own.enable(task_of(stage, gate, pause, ran), shell_task("next", "echo x > made"))
+    # The state knows the task longer than its moment has passed, so that it fires at once.
+    since = datetime.now(timezone.utc) - timedelta(minutes=1)
+    own.enable(task_of(stage, gate, pause, ran), shell_task("next", "echo x > made"), since=since)
     config.prepare_logs(str(own.project))
-    make_due(own)
     before = fingerprint(own.project)
     with contextlib.ExitStack() as held:
         if stage.lock and stage.early:
@@ -273,14 +273,6 @@ def test_a_runner_killed(own: Rig, tmp_path: Path, name: str) -> None:
         own.start()
         own.run_to_end("next")
         assert own.task_records("job") == own.records(own.project)[:1] == [record]
-
-
-def make_due(own: Rig) -> None:
-    """Have the state know the tasks since a minute ago, so that the one whose moment has just passed fires at once."""
-    now = datetime.now(timezone.utc)
-    tasks = config.read_source(str(own.project)).parse().tasks
-    with contextlib.closing(State(own.paths.state_db, now)) as state:
-        state.sync(str(own.project), [(t.id, trigger_digest(t), True) for t in tasks], now - timedelta(minutes=1))
 
 
 def only_run(own: Rig) -> str | None:
