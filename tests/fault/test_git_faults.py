@@ -62,7 +62,7 @@ def sweep(full: bool, sample: dict[str, list[int]], attempt: Callable[[str, int]
             if not attempt(call, count):
                 break
             tried += 1
-    assert tried > 6
+    assert tried > 4
 
 
 def clean(root: Path, tree: Worktree) -> None:
