@@ -42,7 +42,8 @@ def settle(tree: Worktree, final: Record) -> Record:
             worktree.drop_branch(tree, tree.base)
             return final.evolve(worktree_branch=None)
     except (SchedulerError, OSError) as error:
-        return _with_notes(final, f"the worktree could not be removed and is tried again at the next start: {error}")
+        said = f"the worktree {tree.path} could not be removed: {error}; take it away by `git worktree remove --force`"
+        return _with_notes(final, said)
     return _rolled_back(final, rollback.rollback(tree, final.id, _message(final)))
 
 

@@ -412,6 +412,24 @@ def test_a_run_that_leaves_its_branch_fails_and_keeps_its_work(own: Rig, command
     nothing_left(own)
 
 
+def test_a_worktree_that_cannot_be_removed_is_told_and_costs_nothing(own: Rig) -> None:
+    serve(
+        own, shell_task("good", "echo x > made"), shell_task("bad", "echo x > made; exit 1"), shell_task("idle", "true")
+    )
+    first = own.run_to_end("idle")
+    nothing_left(own)
+    trash = Path(first["worktreePath"]).parent / ".trash"
+    trash.rmdir()
+    trash.write_text("in the way")
+    good, bad, idle = (own.run_to_end(task) for task in ("good", "bad", "idle"))
+    assert (good["status"], bad["reason"], idle["reason"]) == ("success", "exit-code", "no-changes")
+    assert branch_tree(own.project, good)["made"] == discarded_tree(own.project, bad)["made"]
+    for record, words in ((good, "could not be removed"), (bad, "stays"), (idle, "could not be removed")):
+        assert any(record["worktreePath"] in note and words in note for note in record["notes"]), record
+    trash.unlink()
+    assert own.run_to_end("good")["status"] == "success"
+
+
 @pytest.mark.parametrize(
     "command, status",
     [
