@@ -68,8 +68,8 @@ def rollback(tree: Worktree, run_id: str, message: str) -> Rollback:
     """Save all work of the run (commits; changed, deleted and new files; not what is ignored), then remove both.
 
     Nobody may be at work in the worktree any more. Calling it again after a crash goes on where it was. Never raises
-    for what git or the disk refuses: that is in `unsaved`. Processes: three where there is nothing to save, six for
-    commits, ten or eleven for files.
+    for what git or the disk refuses: that is in `unsaved`. Processes: two where there is nothing to save, five for
+    commits, nine or ten for files.
     """
     ref = DISCARDED + run_id
     try:
