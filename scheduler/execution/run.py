@@ -22,7 +22,6 @@ from scheduler.errors import SchedulerError
 from scheduler.execution.isolated import Isolated
 from scheduler.execution.steps import Ended, Order, Steps, Workshop
 from scheduler.store import history
-from scheduler.store.config import prepare_logs
 
 ERROR_KEPT = 1000  # characters of an error in the record
 
@@ -61,7 +60,6 @@ class _Run:
         """Write down that the run begins, and where."""
         self._shop.update(self._record.id, phase="running", record=self._record.to_json(), place=place)
         try:
-            prepare_logs(self._record.project)
             history.append(self._shop.paths, self._record)
         except OSError as error:
             self._notes.append(f"the start was not written to the history: {error.strerror}")
@@ -188,7 +186,7 @@ class _Run:
         steps.log.close()
         if answer:
             try:
-                files.make_folder(Path(paths.result_file(final.project, final.id)).parent)
+                Path(paths.result_file(final.project, final.id)).parent.mkdir(0o700, exist_ok=True)
                 text = steps.redactor.text(answer).encode("utf-8", "replace")
                 files.write_atomic(paths.result_file(final.project, final.id), text + b"\n")
             except OSError as error:

@@ -7,6 +7,7 @@ A record goes to the project's file first, then to the global one. Lines are str
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -41,9 +42,11 @@ def append(where: Paths, record: Record) -> None:
     record says so in a note, and there is nothing to try again.
     """
     final = record.completed_at is not None
-    prepare_logs(record.project)
+    histories = [where.global_history]
+    if os.path.isdir(record.project):  # one that was removed does not come back for its history
+        prepare_logs(record.project)
+        histories.insert(0, paths.history_file(record.project))
     files.make_folder(where.logs)
-    histories = (paths.history_file(record.project), where.global_history)
     doubt = None
     for path in histories:
         try:

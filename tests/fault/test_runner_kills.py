@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -325,6 +326,44 @@ def test_a_supervisor_killed(own: Rig, tmp_path: Path, when: str) -> None:
     assert not trees.alive(members)
     check_work(own, record, "discarded")
     assert own.run_to_end("next")["status"] == "success"
+
+
+def killed_in_the_task(own: Rig, gate: Gate) -> tuple[str, dict[str, object]]:
+    """A run whose runner was killed while its task was at work; and how the user's checkout was before."""
+    own.enable(shell_task("job", f"{WORK}; GATE={gate.folder}; {WAIT}"), shell_task("next", "echo x > made"))
+    before = fingerprint(own.project)
+    runner = own.start()
+    run = own.run("job")
+    wait_until(gate.reached.exists)
+    kill(runner)
+    gate.open.touch()
+    return run, before
+
+
+def test_a_killed_run_is_found_without_the_state(own: Rig, tmp_path: Path) -> None:
+    """By its running record in the history alone."""
+    run, before = killed_in_the_task(own, Gate(tmp_path / "gate"))
+    for file in Path(own.paths.state).glob("state.db*"):
+        file.unlink()
+    record = settled(own, run, own.start(), before)
+    assert (record["status"], record["reason"]) == CRASHED
+    check_work(own, record, "discarded")
+    assert own.run_to_end("next")["status"] == "success"
+
+
+@pytest.mark.parametrize("state", ["state.db*", "no such file"])
+def test_a_killed_run_of_a_project_that_is_gone(own: Rig, tmp_path: Path, state: str) -> None:
+    """Its runner starts and serves the others; the folder does not come back."""
+    run, _ = killed_in_the_task(own, Gate(tmp_path / "gate"))
+    for file in Path(own.paths.state).glob(state):
+        file.unlink()
+    shutil.rmtree(own.project)
+    other = own.repository(tmp_path / "other")
+    own.enable(shell_task("job", "echo x > made"), project=other)
+    own.start()
+    assert own.run_to_end("job", other)["status"] == "success"
+    assert not own.project.exists()
+    assert own.record(run)["reason"] == "crashed"
 
 
 def test_a_run_that_is_asked_for_while_a_runner_recovers_happens_once(own: Rig, tmp_path: Path) -> None:
