@@ -76,11 +76,10 @@ def complete_global(where: Paths, projects: Iterable[str], now: datetime) -> int
     recent = [_recent(paths.history_file(project), since) for project in projects]
     wanted = {line for lines in recent for line in lines}
     present: set[bytes] = set()
-    with segments.opened(where.global_history, newest_first=True) as parts:
-        for _, file in parts:
-            if all(present.intersection(lines) for lines in recent if lines):
-                break
-            present.update(line for _, line in segments.lines(file) if line in wanted)
+    for _, file in segments.read(where.global_history, newest_first=True):
+        present.update(wanted.intersection(line.rstrip(b"\n") for line in segments.lines(file)))
+        if all(present.intersection(lines) for lines in recent if lines):
+            break
     missing = [line for lines in recent for line in _after(lines, present)]
     if missing:
         append_lines(where.global_history, b"\n".join([*missing, b""]), durable=True)
@@ -121,28 +120,29 @@ def to_line(record: dict[str, Any]) -> bytes:
 
 def read(path: str, unreadable: Unreadable | None = None) -> Iterator[dict[str, Any]]:
     """Every line of a history, in all its parts, that holds a record, oldest first; nothing where there is no file."""
-    with segments.opened(path) as parts:
-        for place, file in parts:
-            for number, (_, line) in enumerate(segments.lines(file), 1):
-                record = parse(line)
-                if record is not None:
-                    yield record
-                elif unreadable is not None and line.strip():
-                    unreadable.lines.append((place, number))
+    for place, file in segments.read(path):
+        for number, line in enumerate(segments.lines(file), 1):
+            record = parse(line)
+            if record is not None:
+                yield record
+            elif unreadable is not None and line.strip():
+                unreadable.lines.append((place, number))
 
 
 def parse(line: bytes) -> dict[str, Any] | None:
     """The record that a line holds, None where it holds none."""
+    if len(line) > segments.LINE_LIMIT:
+        return None
     try:
         value = orjson.loads(line)
     except orjson.JSONDecodeError:
         return None
-    if not isinstance(value, dict) or not all(isinstance(value.get(name), str) for name in _MUST):
+    if value.__class__ is not dict:
         return None
-    return value
-
-
-_MUST = ("id", "taskId", "project", "startedAt", "status")
+    get = value.get
+    if str is get("id").__class__ is get("taskId").__class__ is get("project").__class__ is get("status").__class__:
+        return value if get("startedAt").__class__ is str else None
+    return None
 
 
 def fold(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
