@@ -56,6 +56,10 @@ class Match(NamedTuple):
     same: list[tuple[Known, Part]]
     new: list[Part]
 
+    def is_all_the_same(self) -> bool:
+        """Whether nothing became of them."""
+        return not self.gone and not self.new and all(is_unchanged(*pair) for pair in self.same)
+
 
 def match(known: Sequence[Known], found: Sequence[Part]) -> Match | None:
     """Compare what is known, in its order, with what is there. None where the one does not continue the other.
@@ -143,7 +147,7 @@ class Index:
         self.db.execute("PRAGMA synchronous=NORMAL")
         number, known = self._known(path)
         found = match(known, parts)
-        if number and found is not None and not found.gone and not found.new and all(is_unchanged(*pair) for pair in found.same):
+        if number and found is not None and found.is_all_the_same():
             return number
         self.db.execute("BEGIN IMMEDIATE")
         try:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 from datetime import datetime, timedelta, timezone
@@ -171,20 +172,24 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 30_000)
     assert said.splitlines() == [f"['a', 'b'] [({str(path)!r}, 2)]", "True"]
 
 
-@given(st.binary(max_size=600), st.integers(1, 40), st.integers(0, 600))
-def test_lines_are_those_of_a_split(tmp_path: Path, data: bytes, block: int, start: int) -> None:
+@given(st.binary(max_size=600), st.integers(1, 40), st.integers(0, 600), st.integers(1, 30))
+def test_batches_are_the_lines_of_a_file(tmp_path: Path, data: bytes, block: int, start: int, limit: int) -> None:
     path = tmp_path / "lines"
     path.write_bytes(data)
     start = min(start, len(data))
-    old, segments._BLOCK = segments._BLOCK, block
+    old = segments._BLOCK, segments.LINE_LIMIT
+    segments._BLOCK, segments.LINE_LIMIT = block, limit
     try:
         with open(path, "rb", buffering=0) as file:
-            found = list(segments.lines(file, start))
+            found = list(segments.batches(file, start))
     finally:
-        segments._BLOCK = old
-    wanted = data[start:].split(b"\n")
-    assert [text for _, text in found] == (wanted if wanted[-1] else wanted[:-1])
-    assert all(data[offset:].startswith(text) for offset, text in found)
+        segments._BLOCK, segments.LINE_LIMIT = old
+    lines = [line for _, batch in found for line in batch]
+    wanted = io.BytesIO(data[start:]).readlines()
+    assert len(lines) == len(wanted)
+    for line, want in zip(lines, wanted, strict=True):
+        assert line == want or (line == b"\0" and len(want) > limit)
+    assert all(data[place:].startswith(b"".join(batch)) for place, batch in found if batch != [b"\0"])
 
 
 STEPS = st.lists(
