@@ -20,7 +20,7 @@ from pathlib import Path
 
 from scheduler.disk.files import locked, make_folder
 from scheduler.errors import SchedulerError
-from scheduler.execution import git, process
+from scheduler.execution import git
 from scheduler.execution.folders import delete_folder, told
 from scheduler.execution.git import Project, Where
 
@@ -279,12 +279,7 @@ def forget_branch(project: Project, branch: str) -> None:
 def empty_trash(folder: Path) -> list[str]:
     """Delete the worktrees that were moved aside below `folder` (of all projects); a line for each that cannot be."""
     complaints = []
-    trash = sorted(folder.glob(f"*/{_TRASH}/*"))
-    if trash:
-        # In another process: a thread that deletes thousands of files delays what the runner has to start meanwhile.
-        with contextlib.suppress(SchedulerError):
-            process.run(["rm", "-rf", "--", *map(str, trash)], env=os.environ, timeout=git.LONG, check=False)
-    for found in trash:  # what stays lacks rights, as a rule
+    for found in sorted(folder.glob(f"*/{_TRASH}/*")):
         try:
             delete_folder(found)
         except OSError as error:
