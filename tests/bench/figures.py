@@ -18,6 +18,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 PATIENCE = 60.0
+CALM = 0.9  # share of the processors' time that is idle when others leave them alone
 LOADED = 0.5  # a load per core above which the figures say more of the others at work than of us
 
 
@@ -52,6 +53,23 @@ def machine() -> str:
     kind = found.group(1).strip() if found else platform.machine()
     system = f"{platform.system()} {platform.release()}, Python {platform.python_version()}, git {git}"
     return f"{cores} cores ({kind}), {system}; load {load:.2f}{busy}"
+
+
+def calm(patience: float = 20.0) -> bool:
+    """Wait for a moment in which others leave the processors alone; False where none came within `patience` seconds."""
+    end = time.monotonic() + patience
+    while time.monotonic() < end:
+        before = _processor_times()
+        time.sleep(0.5)
+        spent = [now - then for now, then in zip(_processor_times(), before, strict=True)]
+        if spent[3] + spent[4] >= CALM * sum(spent):
+            return True
+    return False
+
+
+def _processor_times() -> list[int]:
+    """Ticks of all processors: user, nice, system, idle, waiting for a disk, and so on."""
+    return [int(word) for word in _text("/proc/stat").split("\n", 1)[0].split()[1:9]]
 
 
 def percentile(values: Sequence[float], share: float) -> float:

@@ -2,7 +2,7 @@
 
 Ours: from asking the runner to the final record on disk, and to the moment when nothing of the worktree is left. Plain:
 `git worktree add`, `true` in it, `git worktree remove`. In alternating pairs, since a disk has moods; each starts with
-everything before it written out.
+everything before it written out, and waits a while for the machine to be left alone.
 """
 
 from __future__ import annotations
@@ -83,6 +83,7 @@ def measure(own: Rig, folder: Path, pairs: int) -> list[Pair]:
     """So many pairs, each begun by the other side than the one before."""
     found = []
     for index in range(pairs + 1):
+        calm = "" if figures.calm() else "   (others were at work)"
         baseline = 0.0
         if index % 2:
             os.sync()
@@ -94,7 +95,9 @@ def measure(own: Rig, folder: Path, pairs: int) -> list[Pair]:
             baseline = plain(own, folder)
         if index:  # the first one warms the caches
             found.append(Pair(recorded, clean, baseline))
-            print(f"  {index:2}  ours {recorded * 1e3:5.0f} / {clean * 1e3:5.0f} ms   plain {baseline * 1e3:5.0f} ms")
+            print(
+                f"  {index:2}  ours {recorded * 1e3:5.0f} / {clean * 1e3:5.0f} ms   plain {baseline * 1e3:5.0f} ms{calm}"
+            )
     return found
 
 
