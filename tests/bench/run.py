@@ -95,9 +95,8 @@ def measure(own: Rig, folder: Path, pairs: int) -> list[Pair]:
             baseline = plain(own, folder)
         if index:  # the first one warms the caches
             found.append(Pair(recorded, clean, baseline))
-            print(
-                f"  {index:2}  ours {recorded * 1e3:5.0f} / {clean * 1e3:5.0f} ms   plain {baseline * 1e3:5.0f} ms{calm}"
-            )
+            line = f"  {index:2}  ours {recorded * 1e3:5.0f} / {clean * 1e3:5.0f} ms   plain {baseline * 1e3:5.0f} ms"
+            print(line + calm, flush=True)
     return found
 
 
