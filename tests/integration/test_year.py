@@ -72,6 +72,7 @@ def size(folder: Path) -> int:
 @pytest.mark.parametrize("days", [35, pytest.param(366, marks=pytest.mark.full)])
 def test_a_year_of_an_hourly_task_stays_small(memory: Path, days: int) -> None:
     project = memory / "project"
+    project.mkdir()
     where = Paths({"HOME": str(memory), "SCHEDULER_HOME": str(memory / "state")})
     largest = 0
     seen: dict[str, int] = {}
