@@ -2,7 +2,7 @@
 
 Every round calls each of them once, so that all meet the same moods of the machine; a call's time is from its start to
 the end of its output, as the client waits for it. Phases: a small project, the same with 2,000 tasks and 100,000
-records, and that with both cores kept busy.
+records, and that with both cores kept busy. Then the slash commands that a hook answers.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from scheduler.disk import glance, paths
-from tests.bench import figures
+from tests.bench import answers, figures
+from tests.bench.call import Call, took
 from tests.hooks import BASE, ROOT, RUN, Bed
 
 GOALS = {"PostToolUse": 1.4, "SessionStart": 1.8, "SessionEnd": 1.8, "outside a project": 0.4}
@@ -31,15 +31,6 @@ COUNT = (
     'jq -r "[.tasks[] | select(.enabled != false)] | length" "$1" && '
     'tail -n 100 "$2" | jq -s "map(select(.status == \\"failure\\")) | length"'
 )
-
-
-@dataclass(frozen=True)
-class Call:
-    """A command, where it is started, and what it reads."""
-
-    argv: Sequence[str]
-    cwd: Path
-    stdin: bytes
 
 
 def hook(name: str, event: Mapping[str, object], cwd: Path) -> Call:
@@ -62,15 +53,6 @@ def calls(bed: Bed) -> dict[str, Call]:
         "sh -c true": Call(["sh", "-c", "true"], bed.project, b""),
         "bash and jq counting": Call(["bash", "-c", COUNT, "-", *files], bed.project, b""),
     }
-
-
-def took(call: Call, env: Mapping[str, str]) -> float:
-    """Milliseconds of one call."""
-    begin = time.perf_counter()
-    done = subprocess.run(call.argv, input=call.stdin, cwd=call.cwd, env=env, capture_output=True)
-    end = time.perf_counter()
-    assert (done.returncode, done.stderr) == (0, b""), done
-    return (end - begin) * 1000
 
 
 def measure(bed: Bed, rounds: int) -> dict[str, list[float]]:
@@ -140,7 +122,10 @@ def report(title: str, found: Mapping[str, Sequence[float]]) -> dict[str, float]
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench hooks", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=200, help="calls of each (default 200)")
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--client", metavar="PATH", help="the real client; without it only its hooks are measured")
+    parser.add_argument("--answers", type=int, default=50, help="answers of each slash command (default 50)")
+    given = parser.parse_args()
+    rounds = given.rounds
     print(figures.machine())
     missed = []
     with figures.workplace() as folder:
@@ -156,6 +141,10 @@ def main() -> int:
             report("The same with all cores busy", found)
         slow = {name: figures.percentile(found[name], 0.99) for name in GOALS}
         missed += [f"{name}: p99 {value:.0f} ms under load" for name, value in slow.items() if value >= LIMIT]
+        cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        shown, late = answers.measure(folder / "answers", given.answers, given.client, cache)
+        print(f"\n{shown}")
+        missed += late
     print("\n" + ("Missed: " + "; ".join(missed) if missed else "All goals are reached."))
     return bool(missed)
 

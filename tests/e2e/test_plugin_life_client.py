@@ -82,7 +82,7 @@ def test_it_is_updated_between_runs_and_ends_after_it_is_uninstalled(client: Pat
         assert own.record(run)["status"] == "success"
         second = wait_until(lambda: (found := status(own)) and found["version"] == NEWER and found)
         assert second["pid"] != first["pid"]
-        assert "Updating" not in start_line(client, own, env)
+        assert "Updating" not in start_line(client, own, env), own.log()
 
         plugin(client, env, "uninstall", NAME)
         wait_until(lambda: status(own) is None, 60, "for the runner's end")
