@@ -24,7 +24,6 @@ from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
 from tests.client import API_KEY, client_environment
-from tests.command import Command
 from tests.plugin import ROOT
 from tests.rig import Rig, rig, shell_task, wait_until
 from tests.standin import StandIn
@@ -53,6 +52,7 @@ class Terminal:
         shell = {**env, "PS1": "$ ", "TERM": "xterm-256color"}
         words = ["-f", os.devnull, "new-session", "-d", "-x", str(WIDTH), "-y", str(LOW), "-c", str(cwd)]
         self._tmux(*words, "env", "-i", *(f"{name}={value}" for name, value in shell.items()), "sh", "-i")
+        self.wait_for("$")
 
     def _tmux(self, *words: str) -> str:
         argv = ["tmux", "-S", self._socket, *words]
@@ -115,7 +115,7 @@ def place(name: str) -> Iterator[tuple[Rig, Path]]:
     """A home and a project of that name."""
     folder = Path(tempfile.mkdtemp(prefix="demo-"))
     try:
-        with rig(folder, {"XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME") or f"{Path.home()}/.cache"}) as own:
+        with rig(folder, {"XDG_CACHE_HOME": str(folder / "cache")}) as own:
             own.project = own.project.rename(folder / name)
             yield own, folder
     finally:
@@ -125,7 +125,8 @@ def place(name: str) -> Iterator[tuple[Rig, Path]]:
 def start_and_status(client: str) -> None:
     with place("web-shop") as (own, folder), StandIn() as api:
         own.enable(*TASKS)
-        Command(own.project, own.env)("enable", "--yes", "--no-start")
+        scheduler = [ROOT / "scripts" / "scheduler", "enable", "--yes", "--no-start"]
+        subprocess.run(scheduler, cwd=own.project, env=own.env, check=True, capture_output=True)
         own.start()
         for task in TASKS:
             own.run_to_end(task["id"])
