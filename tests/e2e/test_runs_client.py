@@ -124,7 +124,7 @@ def test_rules_come_before_the_prompt(own: Rig, api: StandIn, client: Path) -> N
     assert api.turns[0].prompt == f"# Rules\n\nNever touch the changelog.\n\n{PROMPT}"
 
 
-@pytest.mark.parametrize("command", ["--help me with this", "-", "#  remember\n\n" + "x" * 200_000])
+@pytest.mark.parametrize("command", ["--help me with this", "#  remember\n\n" + "x" * 200_000])
 def test_a_prompt_is_never_taken_for_anything_else(own: Rig, api: StandIn, client: Path, command: str) -> None:
     record = ran(own, api, client, [text("Done.")], task(command))
     assert (record["status"], record["reason"]) == ("success", "no-changes"), record
@@ -196,3 +196,15 @@ def test_its_command_is_ended_with_it(own: Rig, api: StandIn, client: Path, tmp_
     assert discarded_tree(own.project, record)["made.txt"][1] == b"work\n"
     wait_until(lambda: len(descendants(pid)) <= 1, what="for all but the next supervisor to end")
     nothing_left(own)
+
+
+@pytest.mark.full
+def test_a_command_that_hangs_is_stalled_though_the_client_sends_heartbeats(
+    own: Rig, api: StandIn, client: Path
+) -> None:
+    """They come every 30 s from newer clients."""
+    turns = [WRITE, tool("Bash", command="tail -f /dev/null", timeout=500_000), text("Done.")]
+    record = ran(own, api, client, turns, task(**SKIP, stallTimeout=40))
+    assert (record["status"], record["reason"]) == ("timeout", "stalled"), record
+    assert record["duration"] < 60_000
+    assert discarded_tree(own.project, record)["made.txt"][1] == b"work\n"
