@@ -100,12 +100,18 @@ class Usage:
 def usage(pid: int) -> Usage:
     """Of all threads of a living process. A thread that ends in between takes its figures with it."""
     cpu = 0.0
-    switches = {"voluntary": 0, "nonvoluntary": 0}
+    voluntary = involuntary = 0
     for thread in Path(f"/proc/{pid}/task").iterdir():
         cpu += int(_text(thread / "schedstat").split()[0]) / 1e9
-        for kind, count in re.findall(r"^(\w+)_ctxt_switches:\s+(\d+)", _text(thread / "status"), re.MULTILINE):
-            switches[kind] += int(count)
-    return Usage(cpu, switches["voluntary"], switches["nonvoluntary"])
+        voluntary += switches(thread, "voluntary")
+        involuntary += switches(thread, "nonvoluntary")
+    return Usage(cpu, voluntary, involuntary)
+
+
+def switches(thread: Path, kind: str) -> int:
+    """How often a thread (its folder below /proc) has left the processor: by itself (voluntary) or not."""
+    found = re.search(rf"^{kind}_ctxt_switches:\s+(\d+)", _text(thread / "status"), re.MULTILINE)
+    return int(found.group(1)) if found else 0
 
 
 def memory(pid: int) -> tuple[float, float]:
