@@ -407,6 +407,8 @@ def test_a_run_that_leaves_its_branch_fails_and_keeps_its_work(own: Rig, command
     record = own.run_to_end("job")
     assert (record["status"], record["reason"]) == ("failure", "left-branch"), record
     assert "left its branch" in record["error"]
+    made = [name for name in repos.branches(own.project) if name not in ("main", *branches(own.project))]
+    assert all(f"branch {name} appeared" in str(record["notes"]) for name in made), record
     assert discarded_tree(own.project, record)["made"][1] == b"x\n"
     assert branches(own.project) == []
     nothing_left(own)
