@@ -309,6 +309,35 @@ def test_the_hardest_tree_of_a_killed_runner_is_gone(own: Rig, tmp_path: Path) -
     assert own.run_to_end("next")["status"] == "success"
 
 
+def test_a_runner_killed_over_many_runs(own: Rig, tmp_path: Path) -> None:
+    """Each keeps its own work; one in the main checkout leaves what it did there."""
+    own.settings(maxConcurrent=5)
+    gates = [Gate(tmp_path / f"gate{number}") for number in range(4)]
+    alone = Gate(tmp_path / "alone")
+    commands = [f"{WORK}; echo {gate.folder} > mine.txt; GATE={gate.folder}; {WAIT}" for gate in gates]
+    own.enable(
+        *[shell_task(f"job{number}", command) for number, command in enumerate(commands)],
+        shell_task("alone", f"GATE={alone.folder}; {WAIT}", worktree={"enabled": False}),
+    )
+    before = fingerprint(own.project)
+    runner = own.start()
+    runs = {own.run(f"job{number}"): gate for number, gate in enumerate(gates)}
+    outside = own.run("alone")
+    wait_until(lambda: all(gate.reached.exists() for gate in (*gates, alone)))
+    kill(runner)
+    own.start()
+    for run, gate in runs.items():
+        record = own.record(run)
+        assert (record["status"], record["reason"]) == CRASHED
+        assert discarded_tree(own.project, record)["mine.txt"][1] == f"{gate.folder}\n".encode()
+    record = own.record(outside)
+    assert (record["status"], record["reason"], record["isolated"]) == (*CRASHED, False)
+    assert branches(own.project) == []
+    assert changed(before, fingerprint(own.project)) == set()
+    nothing_left(own)
+    repos.works_for_its_user(own.project)
+
+
 @pytest.mark.parametrize("when", ["in the task", "in setup"])
 def test_a_supervisor_killed(own: Rig, tmp_path: Path, when: str) -> None:
     file = tmp_path / "pids"
