@@ -70,7 +70,8 @@ class Isolated:
         moment = (record.scheduled_for or record.started_at).strftime("%Y%m%dT%H%M")
 
         def decide() -> Worktree:
-            project = git.find_project(record.project, self._shop.env)
+            # Hooks of the user's (commit, push) find their programs where they did at `enable`.
+            project = git.find_project(record.project, {**self._shop.env, "PATH": self._order.path})
             lock = repository_lock(self._shop.paths, project)
             branch = refs.check_branch(
                 project, refs.branch_name(settings.branch_prefix, record.task_id, moment, record.id[:8])

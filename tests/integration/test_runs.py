@@ -471,6 +471,21 @@ def test_what_a_hook_of_the_users_changes_is_part_of_the_commit(own: Rig) -> Non
     assert branch_tree(own.project, record)["made"][1] == b"formatted\n"
 
 
+def test_hooks_find_their_programs_where_they_did_at_enable(own: Rig, tmp_path: Path) -> None:
+    """The runner may have been started by a service, whose PATH is short."""
+    repos.write(tmp_path, {"tools/my-formatter": "#!/bin/sh\necho formatted > made; git add made\n"})
+    (tmp_path / "tools" / "my-formatter").chmod(0o755)
+    repos.hook(own.project, "pre-commit", "my-formatter")
+    short = own.env["PATH"]
+    own.env["PATH"] = f"{tmp_path}/tools:{short}"
+    own.enable(shell_task("job", "echo x > made"))
+    own.env["PATH"] = short
+    own.start()
+    record = own.run_to_end("job")
+    assert record["status"] == "success", record
+    assert branch_tree(own.project, record)["made"][1] == b"formatted\n"
+
+
 def test_open_review_waits_for_the_branch_before(own: Rig) -> None:
     task = shell_task(
         "job", "date +%s%N > made", policy={"openReview": "skip"}, trigger={"type": "interval", "every": 1}
