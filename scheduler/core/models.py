@@ -7,6 +7,9 @@ seconds, or text such as "30m". All moments are aware.
 
 from __future__ import annotations
 
+import difflib
+import re
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -44,7 +47,7 @@ def _as_value_error(check: Any) -> Any:
         try:
             return check(value)
         except SchedulerError as error:
-            raise ValueError(error.message) from None
+            raise ValueError(f"{error.message}; {error.hint[:1].lower()}{error.hint[1:].rstrip('.')}") from None
 
     return checked
 
@@ -270,14 +273,26 @@ def from_json(model: type[M], text: str | bytes) -> M | list[Fault]:
     try:
         return model.model_validate_json(text)
     except ValidationError as error:
-        return [_fault(item["loc"], item["type"], item["msg"]) for item in error.errors(include_url=False)]
+        return [_fault(item) for item in error.errors(include_url=False)]
 
 
-def _fault(loc: tuple[str | int, ...], kind: str, message: str) -> Fault:
+def _fault(item: Any) -> Fault:
+    loc, kind, value = item["loc"], item["type"], item["input"]
     # A union's member is part of pydantic's place, and no part of the file's.
-    place = [part for at, part in enumerate(loc) if not (at and loc[at - 1] == "trigger" and part in _TAGS)]
-    message = message.removeprefix("Value error, ")
-    return tuple(place), kind, message[:1].lower() + message[1:]
+    place = tuple(part for at, part in enumerate(loc) if not (at and loc[at - 1] == "trigger" and part in _TAGS))
+    if kind == "union_tag_invalid":
+        return (*place, "type"), kind, _no_such(item["ctx"]["tag"], _TAGS)
+    if kind == "union_tag_not_found":
+        return (*place, "type"), "missing", "field required"
+    if kind == "literal_error" and isinstance(value, str):
+        return place, kind, _no_such(value, re.findall(r"'([^']*)'", item["ctx"]["expected"]))
+    message = item["msg"].removeprefix("Value error, ")
+    return place, kind, message[:1].lower() + message[1:]
+
+
+def _no_such(value: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(value[:80], known, 1)
+    return f"{value!r:.80} is not one of {', '.join(known)}" + (f"; did you mean {near[0]}?" if near else "")
 
 
 _TAGS = ("cron", "once", "interval")

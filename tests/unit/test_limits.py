@@ -128,7 +128,7 @@ def test_quiet_hours_go_by_the_clocks_of_the_system_where_no_zone_is_named(monke
         ({"from": "9:00", "until": "17:00"}, "match pattern"),
         ({"from": "24:00", "until": "17:00"}, "match pattern"),
         ({"from": "09:00", "until": "17:00", "days": []}, "at least 1"),
-        ({"from": "09:00", "until": "17:00", "days": ["monday"]}, "'mon'"),
+        ({"from": "09:00", "until": "17:00", "days": ["monday"]}, "did you mean mon"),
         ({"from": "09:00", "until": "17:00", "timezone": "Berlin"}, "unknown time zone"),
     ],
 )

@@ -158,8 +158,9 @@ def test_a_link_out_of_the_checkout_is_refused(link: str) -> None:
         ({"type": "once", "at": 5}, ("trigger", "at")),
         ({"type": "interval", "every": 0}, ("trigger", "every")),
         ({"type": "interval", "every": 60, "from": "x"}, ("trigger", "from")),
-        ({"type": "weekly"}, ("trigger",)),
-        ({"expression": "@daily"}, ("trigger",)),
+        ({"type": "weekly"}, ("trigger", "type")),
+        ({"type": 5}, ("trigger", "type")),
+        ({"expression": "@daily"}, ("trigger", "type")),
         ("@daily", ("trigger",)),
     ],
 )

@@ -81,6 +81,50 @@ def test_a_problem_names_file_line_place_and_the_nearest_name() -> None:
     assert text == "config.json:14: tasks[0].execution.timeOut: unknown field 'timeOut'; did you mean 'timeout'?"
 
 
+CRON = {"type": "cron", "expression": "@daily"}
+SHELL = {"type": "shell", "command": "true"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        (
+            {"trigger": {"type": "corn"}},
+            "8: tasks[0].trigger.type: 'corn' is not one of cron, once, interval; did you mean cron?",
+        ),
+        ({"trigger": {"every": 60}}, "7: tasks[0].trigger.type: is missing"),
+        (
+            {"trigger": {**CRON, "timezone": "Europe/Berln"}},
+            "10: tasks[0].trigger.timezone: unknown time zone 'Europe/Berln'; did you mean Europe/Berlin?",
+        ),
+        (
+            {"execution": {**SHELL, "type": "shel"}},
+            "12: tasks[0].execution.type: 'shel' is not one of claude, shell; did you mean shell?",
+        ),
+        (
+            {"execution": {**SHELL, "permissionMode": "acceptEdit"}},
+            "14: tasks[0].execution.permissionMode: 'acceptEdit' is not one of acceptEdits, auto, default, dontAsk, "
+            "plan; did you mean acceptEdits?",
+        ),
+        (
+            {"execution": {**SHELL, "worktree": {"base": "deflt"}}},
+            "15: tasks[0].execution.worktree.base: 'deflt' is not one of head, default, fresh; did you mean default?",
+        ),
+        (
+            {"policy": {"overlap": "skipp"}},
+            "16: tasks[0].policy.overlap: 'skipp' is not one of skip, queue, cancel-running; did you mean skip?",
+        ),
+        (
+            {"policy": {"overlap": "zzz"}},
+            "16: tasks[0].policy.overlap: 'zzz' is not one of skip, queue, cancel-running",
+        ),
+    ],
+)
+def test_a_problem_names_the_wrong_value_and_the_nearest_known_one(changes: dict[str, Any], text: str) -> None:
+    (problem,) = parse(entry(**changes)).problems
+    assert problem.text("config.json") == f"config.json:{text}"
+
+
 @pytest.mark.parametrize(
     ("task", "places"),
     [
