@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -20,7 +19,7 @@ import click
 from scheduler.cli import quickstart_watch as watch
 from scheduler.cli.context import Context
 from scheduler.core.models import iso
-from scheduler.disk import files, paths
+from scheduler.disk import files
 from scheduler.disk.paths import Paths
 from scheduler.errors import SchedulerError
 from scheduler.execution import claude, process
@@ -61,6 +60,7 @@ def quickstart(context: Context, keep: bool, with_client: bool) -> None:
         own = Paths(env)
         due = datetime.now().astimezone().replace(microsecond=0) + timedelta(seconds=FIRST_DUE)
         _enable(own, repository, _tasks(due, client is not None), env, client)
+        _commit(repository, env, "Schedule three tasks")
         click.echo(f"A throw-away repository: {repository}")
         runner = control.ensure_runner(own, env)
         click.echo(f"A detached runner serves it: pid {runner['pid']}, parent {_parent(runner['pid'])}.\n")
@@ -104,10 +104,15 @@ def _stop_runner(own: Paths) -> None:
 def _repository(folder: Path, env: Mapping[str, str]) -> Path:
     folder.mkdir()
     (folder / "NOTES.md").write_text(NOTES)
-    identity = ["-c", "user.name=Quickstart", "-c", "user.email=quickstart@localhost", "-c", "commit.gpgsign=false"]
-    for words in (["init", "-q", "-b", "main"], ["add", "-A"], [*identity, "commit", "-q", "-m", "First commit"]):
-        process.run(["git", *words], cwd=folder, env=_git_env(env), timeout=60)
+    process.run(["git", "init", "-q", "-b", "main"], cwd=folder, env=_git_env(env), timeout=60)
+    _commit(folder, env, "First commit")
     return folder
+
+
+def _commit(folder: Path, env: Mapping[str, str], message: str) -> None:
+    identity = ["-c", "user.name=Quickstart", "-c", "user.email=quickstart@localhost", "-c", "commit.gpgsign=false"]
+    for words in (["add", "-A"], [*identity, "commit", "-q", "-m", message]):
+        process.run(["git", *words], cwd=folder, env=_git_env(env), timeout=60)
 
 
 def _git_env(env: Mapping[str, str]) -> dict[str, str]:
@@ -166,8 +171,7 @@ def _show(repository: Path, env: Mapping[str, str], records: Mapping[str, dict[s
         _said("What was rolled back, kept under a private ref:", f"git show --stat {ref}")
         click.echo(_git(repository, env, "show", "--stat", "--format=%h %s", ref))
     _said("Your checkout, untouched:", "git status --short && git log --oneline")
-    status = _git(repository, env, "status", "--short", "--", ".", f":!{paths.CONFIG_FOLDER}")
-    click.echo((status or "(clean)\n") + _git(repository, env, "log", "--oneline"))
+    click.echo(_git(repository, env, "status", "--short") + _git(repository, env, "log", "--oneline"))
 
 
 def _git(repository: Path, env: Mapping[str, str], *words: str) -> str:
@@ -177,9 +181,16 @@ def _git(repository: Path, env: Mapping[str, str], *words: str) -> str:
 
 def _command(title: str, words: list[str], repository: Path, env: Mapping[str, str]) -> None:
     _said(title, f"scheduler {' '.join(words)}")
-    argv = [sys.executable, "-I", control.package_folder(), *words]
-    done = process.run(argv, cwd=repository, env=env, timeout=60)
-    click.echo(done.stdout.decode("utf-8", "replace"))
+    from scheduler.cli.main import main  # which imports this module
+
+    before = os.getcwd()
+    os.environ["SCHEDULER_HOME"] = env["SCHEDULER_HOME"]
+    os.chdir(repository)
+    try:
+        main(words)  # in this process, so that it knows the terminal
+    finally:
+        os.chdir(before)
+    click.echo()
 
 
 def _said(title: str, command: str) -> None:

@@ -109,7 +109,7 @@ def run(context: Context, /, task_id: str, wait: bool, folder: str | None, as_js
 def retry(context: Context, /, run_id: str, wait: bool, folder: str | None, as_json: bool) -> int:
     """Run again what the run RUN was for, with the task as it is now."""
     root = context.root(folder)
-    old = record.find(root, run_id)
+    old = record.find(context.paths, root, run_id)
     return _order(context, root, {"task": old["taskId"], "retryOf": old["id"]}, wait, as_json)
 
 
@@ -172,4 +172,4 @@ def cancel(context: Context, /, run_id: str, as_json: bool) -> None:
     if as_json:
         output.say_json({"cancelled": found["id"], "task": found["taskId"]})
     else:
-        output.say(f"run {found['id'][:8]} of {found['taskId']} is cancelled")
+        output.say(f"run {found['id'][:8]} of {found['taskId']} is being stopped")

@@ -75,7 +75,10 @@ def rollback(tree: Worktree, run_id: str, message: str) -> Rollback:
     try:
         commit, unsaved = _save(tree, ref, message)
     except (SchedulerError, OSError) as error:
-        return Rollback(None, git.resolve(tree.project, ref), (_said(error),))
+        commit = None
+        with contextlib.suppress(SchedulerError, OSError):  # the repository itself may have gone
+            commit = git.resolve(tree.project, ref)
+        return Rollback(None, commit, (_said(error),))
     kept = ref if commit else None
     if unsaved:
         return Rollback(kept, commit, tuple(unsaved))

@@ -91,6 +91,8 @@ def keep(tree: Worktree, message: str) -> Work | None:
     GitFailed; the worktree then is as it was but for what is staged.
     """
     admin = admin_folder(tree)
+    if not tree.project.common_dir.is_dir():
+        raise SchedulerError(f"the repository {tree.project.root} is not there any more", "was it moved away?")
     if admin is None or not tree.stands:
         raise LeftBranch("the task removed its own worktree", "its commits are kept; look at what its command does")
     where = tree.inside(admin)

@@ -127,7 +127,7 @@ class Desk:
         if served is None and record.project in self._projects.served:
             return False  # its config changed this moment; the next look reads it first
         task = served.tasks.get(record.task_id) if served else None
-        trusted = served is not None and served.suspended is None
+        trusted = served is None or served.suspended is None  # a project that is not served was switched off
         hold = self._gate.hold(record.project, task, now) if task else None
         shut = self._gate.shut
         decision = lifecycle.decide(queued.waiting, task, going, trusted=trusted, hold=hold, quiet=shut)

@@ -85,13 +85,12 @@ async def _settle_unknown(
 
 
 def crashed(record: Record, now: datetime) -> Record:
-    """The record of a run whose runner died under it."""
+    """The record of a run whose runner died under it; nobody saw when it ended, so it has no duration."""
     return record.evolve(
         status=Status.FAILURE,
         reason=Reason.CRASHED,
         completed_at=now,
-        duration=max(int((now - record.started_at).total_seconds() * 1000), 0),
-        error="the runner or the machine died while it ran",
+        error="the runner or the machine died while it ran; that was found at the runner's next start",
     )
 
 

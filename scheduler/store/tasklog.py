@@ -6,6 +6,8 @@ how much was dropped between. A file that passes 10 MB is renamed; its parts sta
 
 from __future__ import annotations
 
+import errno
+import os
 from collections import deque
 from datetime import datetime
 
@@ -21,6 +23,7 @@ class TaskLog:
     """One stream of one run. Lines must be clean (core/plain.py). The run's first eight characters name it."""
 
     def __init__(self, project: str, task_id: str, run_id: str, *, error: bool = False) -> None:
+        self._project = project
         self._path = paths.task_log(project, task_id, error=error)
         self._run = run_id[:8]
         self._head = HEAD
@@ -56,6 +59,8 @@ class TaskLog:
         self._tail_size = self._dropped = 0
 
     def _append(self, lines: list[bytes]) -> None:
+        if lines and not os.path.isdir(self._project):  # moved away: a folder of its name must not come back
+            raise OSError(errno.ENOENT, "the project is not there any more", self._project)
         block = b""
         for line in lines:
             block += line

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ import pytest
 
 from scheduler.disk import paths as places
 from scheduler.runner import control
+from scheduler.store import trust
 from scheduler.store.state import State
 from tests.rig import Rig, rig, shell_task, soon, wait_until
 
@@ -269,3 +271,31 @@ def test_the_runner_of_a_plugin_ends_when_the_plugin_is_uninstalled(tmp_path: Pa
         pid = own.start()
         wait_until(lambda: gone(pid), 30)
         assert "uninstalled" in own.log()
+
+
+def test_a_queued_run_of_a_project_that_was_switched_off_says_so(own: Rig) -> None:
+    own.settings(maxConcurrent=1)
+    own.enable(shell_task("long", "sleep 30"), shell_task("short", "true"))
+    own.start()
+    own.run("long")
+    wait_until(lambda: own.task_records("long"))
+    queued = own.run("short")
+    with trust.lock(own.paths):
+        known = trust.read(own.paths)
+        root = str(own.project)
+        trust.write(own.paths, {root: dataclasses.replace(known[root], enabled=False)})
+    assert own.record(queued)["reason"] == "disabled"
+
+
+def test_a_repository_that_is_moved_away_during_a_run_does_not_come_back(own: Rig, tmp_path: Path) -> None:
+    own.enable(shell_task("job", "sleep 1.5; echo more >> file.txt; echo said"))
+    own.start()
+    run = own.run("job")
+    wait_until(lambda: own.task_records("job"))
+    own.project.rename(tmp_path / "elsewhere")
+    record = own.record(run)
+    assert (record["status"], record["reason"]) == ("failure", "not-kept"), record["error"] + own.log()
+    assert "not there any more" in record["error"]
+    time.sleep(1.2)
+    assert not own.project.exists()
+    assert (Path(record["worktreePath"]) / "file.txt").read_text() == "one\nmore\n"
