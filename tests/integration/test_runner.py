@@ -288,10 +288,11 @@ def test_a_queued_run_of_a_project_that_was_switched_off_says_so(own: Rig) -> No
 
 
 def test_a_repository_that_is_moved_away_during_a_run_does_not_come_back(own: Rig, tmp_path: Path) -> None:
-    own.enable(shell_task("job", "sleep 1.5; echo more >> file.txt; echo said"))
+    began = tmp_path / "began"
+    own.enable(shell_task("job", f"touch {began}; sleep 1.5; echo more >> file.txt; echo said"))
     own.start()
     run = own.run("job")
-    wait_until(lambda: own.task_records("job"))
+    wait_until(began.exists)
     own.project.rename(tmp_path / "elsewhere")
     record = own.record(run)
     assert (record["status"], record["reason"]) == ("failure", "not-kept"), record["error"] + own.log()
