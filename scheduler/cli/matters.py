@@ -18,7 +18,7 @@ from scheduler.store import settings
 _TEXTS = {
     "failed": "failed: 'show {run}', 'diff {run}', 'adopt {run}' or 'retry {run}'",
     "review": "waits for review: 'diff {run}', then 'merge {run}' or 'discard {run}'",
-    "kept-worktree": "left a worktree that could not be saved: 'show {run}'",
+    "kept-worktree": "worktree {path} stays: 'show {run}' says why, 'discard {run}' drops all that the run left",
     "usage-limit": "waits for a usage limit to end",
     "paused": "paused by {by} {since}{until}{skipped}: {verb}",
     "budget": "kept back by the budget of a day ({by}){until}{skipped}: 'run ID' runs a task all the same",
@@ -45,6 +45,7 @@ def _words(matter: dict[str, Any], now: datetime) -> dict[str, str]:
     return {
         "run": matter["run"] or "",
         "by": matter.get("by") or "",
+        "path": matter.get("path") or "",
         "since": fmt.relative(_local(matter["at"]), now),
         "until": "" if until is None else f" until {output.moment(_local(until), now)}",
         "skipped": f", {fmt.count(skipped, 'occurrence')} passed over" if skipped else "",

@@ -88,10 +88,13 @@ def ends(project: Project, found: dict[str, Any]) -> tuple[str, str]:
 def merge(context: Context, /, run_id: str, folder: str | None, as_json: bool) -> None:
     """Merge the branch of the run RUN into the branch that the main checkout is on; all or nothing."""
     project, found = _find(context, folder, run_id)
-    branch = found.get("worktreeBranch")
+    branch, run = found.get("worktreeBranch"), found["id"][:8]
+    if found["status"] != "success":
+        kept = f"adopt it first: 'adopt {run}', then `git merge` its branch"
+        hint = kept if found.get("discardedRef") else "see 'show' for why"
+        raise SchedulerError(f"run {run} is no success: {record.standing(found)[2:]}", hint)
     if not branch:
-        hint = f"make one of it first: 'adopt {found['id'][:8]}'" if found.get("discardedRef") else "see 'show' for why"
-        raise SchedulerError(f"run {found['id'][:8]} has no branch", hint)
+        raise SchedulerError(f"run {run} has no branch", "see 'show' for why")
     commit = branches.merge(project, branch)
     tell(context, str(project.root))
     if as_json:
@@ -109,7 +112,7 @@ def merge(context: Context, /, run_id: str, folder: str | None, as_json: bool) -
 def adopt(context: Context, /, run_id: str, branch: str | None, folder: str | None, as_json: bool) -> None:
     """Make a branch of the work of the run RUN, which was rolled back."""
     project, found = _find(context, folder, run_id)
-    if found.get("worktreeBranch"):
+    if found.get("worktreeBranch") and not found.get("discardedRef"):
         raise SchedulerError(f"the work of run {found['id'][:8]} is on {found['worktreeBranch']} already", "'merge' it")
     name = branch or f"adopted/{found['taskId']}-{found['id'][:8]}"
     commit = branches.adopt(project, found["id"], name)
@@ -129,31 +132,43 @@ def adopt(context: Context, /, run_id: str, branch: str | None, folder: str | No
 def discard(context: Context, /, run_id: str, yes: bool, folder: str | None, as_json: bool) -> None:
     """Drop the work of the run RUN for good: its branch, what was kept of it, its worktree if there still is one."""
     project, found = _find(context, folder, run_id)
-    if not yes:
+    run, left = found["id"][:8], _left(context, project, found)
+    if left and not yes:
         if as_json or not sys.stdin.isatty():
-            raise SchedulerError("this is for good, so somebody has to say yes", "give --yes")
-        if not click.confirm(f"Drop the work of run {found['id'][:8]} of {found['taskId']} for good?", default=False):
+            raise SchedulerError(f"this is for good ({', '.join(left)}), so somebody has to say yes", "give --yes")
+        if not click.confirm(f"Drop for good what run {run} left: {', '.join(left)}?", default=False):
             raise SchedulerError("not discarded", "nothing was changed")
-    removed = _remove_worktree(context, project, found)
-    dropped = branches.discard(project, found["id"], found.get("worktreeBranch"))
+    _remove_worktree(context, project, found)
+    branches.discard(project, found["id"], found.get("worktreeBranch"))
     tell(context, str(project.root))
     if as_json:
-        output.say_json({"runId": found["id"], "discarded": dropped or removed})
-    elif dropped or removed:
-        what = found.get("worktreeBranch") or "what was kept of it"
-        output.say(f"dropped the work of run {found['id'][:8]}: {what}")
+        output.say_json({"runId": found["id"], "discarded": bool(left), "dropped": left})
+    elif left:
+        output.say(f"dropped what run {run} left: {', '.join(left)}")
     else:
-        output.say(f"run {found['id'][:8]} had left nothing")
+        output.say(f"run {run} had left nothing")
 
 
-def _remove_worktree(context: Context, project: Project, found: dict[str, Any]) -> bool:
-    """Take away the worktree of a run whose work could not all be saved; whether there was one."""
+def _left(context: Context, project: Project, found: dict[str, Any]) -> list[str]:
+    """All that there still is of a run: its branch, its private ref, its worktree."""
+    branch, ref, place = found.get("worktreeBranch"), DISCARDED + found["id"], found.get("worktreePath")
+    left = []
+    if branch and git.resolve(project, f"refs/heads/{branch}") is not None:
+        left.append(f"the branch {branch}")
+    if git.resolve(project, ref) is not None:
+        left.append(f"the private ref {ref}")
+    if branch and place and Path(place) in worktree.ours(project, Path(context.paths.worktrees)):
+        left.append(f"the worktree {place}")
+    return left
+
+
+def _remove_worktree(context: Context, project: Project, found: dict[str, Any]) -> None:
+    """Take away the worktree of a run whose work could not all be saved, if there is one."""
     place = Path(found.get("worktreePath") or "")
     branch = found.get("worktreeBranch")
     if not branch or place not in worktree.ours(project, Path(context.paths.worktrees)):
-        return False
+        return
     lock = aftermath.repository_lock(context.paths, project)
     worktree.remove(Worktree(project, place, branch, found.get("baseCommit") or "", lock))
     with contextlib.suppress(OSError):
         aftermath.empty_trash(context.paths)
-    return True

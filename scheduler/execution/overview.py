@@ -126,7 +126,8 @@ def recent_runs(root: str) -> list[dict[str, Any]]:
 
 
 def open_matters(root: str, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What waits for a person: tasks whose last run failed, branches to review, worktrees that could not be removed."""
+    """What waits for a person: tasks whose last run failed, branches to review, worktrees that stand though the run is
+    over."""
     last: dict[str, dict[str, Any]] = {}
     for run in runs:
         if run["status"] not in ("running", "skipped"):
@@ -134,15 +135,14 @@ def open_matters(root: str, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     unmerged = git.unmerged_branches(Path(root)) if any(r.get("worktreeBranch") for r in runs) else set()
     found = []
     for run in reversed(runs):
-        kind = None
+        about = {"run": run["id"][:8], "task": run["taskId"], "at": _ended(run)}
         if run["status"] in _FAILED and last.get(run["taskId"]) is run:
-            kind = "failed"
+            found.append({"kind": "failed", **about})
         elif run["status"] == "success" and run.get("worktreeBranch") in unmerged:
-            kind = "review"
-        elif run.get("reason") == "not-kept" and os.path.isdir(run.get("worktreePath") or ""):
-            kind = "kept-worktree"
-        if kind:
-            found.append({"kind": kind, "run": run["id"][:8], "task": run["taskId"], "at": _ended(run)})
+            found.append({"kind": "review", **about})
+        path = run.get("worktreePath")
+        if run["status"] != "running" and path and os.path.isdir(path):
+            found.append({"kind": "kept-worktree", **about, "path": path})
     return found
 
 
