@@ -16,7 +16,8 @@ from scheduler.errors import SchedulerError
 from scheduler.store import settings
 
 _TEXTS = {
-    "failed": "failed: 'show {run}', 'diff {run}', 'adopt {run}' or 'retry {run}'",
+    "failed": "failed: 'show {run}', 'logs {task}' or 'retry {run}'",
+    "failed-work": "failed: 'show {run}', 'diff {run}', 'adopt {run}' or 'retry {run}'",
     "review": "waits for review: 'diff {run}', then 'merge {run}' or 'discard {run}'",
     "kept-worktree": "worktree {path} stays: 'show {run}' says why, 'discard {run}' drops all that the run left",
     "usage-limit": "waits for a usage limit to end",
@@ -32,7 +33,8 @@ def rows(projects: list[dict[str, Any]], now: datetime) -> list[list[str]]:
         for matter in entry["open"]:
             name = matter["task"] or os.path.basename(entry["root"])
             everywhere = matter.get("scope") == "all"
-            text = _TEXTS.get(matter["kind"], matter["kind"]).format(**_words(matter, now))
+            kind = "failed-work" if matter.get("work") else matter["kind"]
+            text = _TEXTS.get(kind, kind).format(**_words(matter, now))
             row = [matter["run"] or "", "all projects" if everywhere else name, text]
             if row not in found:
                 found.append(row)
@@ -44,6 +46,7 @@ def _words(matter: dict[str, Any], now: datetime) -> dict[str, str]:
     until, skipped, task = matter.get("until"), matter.get("skipped"), matter["task"]
     return {
         "run": matter["run"] or "",
+        "task": task or "",
         "by": matter.get("by") or "",
         "path": matter.get("path") or "",
         "since": fmt.relative(_local(matter["at"]), now),

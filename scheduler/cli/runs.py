@@ -76,8 +76,18 @@ def ends(project: Project, found: dict[str, Any]) -> tuple[str, str]:
     tip = found.get("commit") or git.resolve(project, DISCARDED + found["id"])
     base = found.get("baseCommit")
     if not tip or not base:
+        _refuse_unisolated(found)
         raise SchedulerError(f"run {found['id'][:8]} left no work: {record.standing(found)[2:]}", "see 'show' for why")
     return base, tip
+
+
+_UNISOLATED = "this run was not isolated: what it changed is in your checkout"
+
+
+def _refuse_unisolated(found: dict[str, Any]) -> None:
+    """Say of a run without a worktree where its work is."""
+    if not found.get("isolated", True):
+        raise SchedulerError(_UNISOLATED, "look at it there: `git status`, `git diff`")
 
 
 @click.command()
@@ -89,6 +99,7 @@ def merge(context: Context, /, run_id: str, folder: str | None, as_json: bool) -
     """Merge the branch of the run RUN into the branch that the main checkout is on; all or nothing."""
     project, found = _find(context, folder, run_id)
     branch, run = found.get("worktreeBranch"), found["id"][:8]
+    _refuse_unisolated(found)
     if found["status"] != "success":
         kept = f"adopt it first: 'adopt {run}', then `git merge` its branch"
         hint = kept if found.get("discardedRef") else "see 'show' for why"
@@ -112,6 +123,7 @@ def merge(context: Context, /, run_id: str, folder: str | None, as_json: bool) -
 def adopt(context: Context, /, run_id: str, branch: str | None, folder: str | None, as_json: bool) -> None:
     """Make a branch of the work of the run RUN, which was rolled back."""
     project, found = _find(context, folder, run_id)
+    _refuse_unisolated(found)
     if found.get("worktreeBranch") and not found.get("discardedRef"):
         raise SchedulerError(f"the work of run {found['id'][:8]} is on {found['worktreeBranch']} already", "'merge' it")
     name = branch or f"adopted/{found['taskId']}-{found['id'][:8]}"
@@ -132,6 +144,7 @@ def adopt(context: Context, /, run_id: str, branch: str | None, folder: str | No
 def discard(context: Context, /, run_id: str, yes: bool, folder: str | None, as_json: bool) -> None:
     """Drop the work of the run RUN for good: its branch, what was kept of it, its worktree if there still is one."""
     project, found = _find(context, folder, run_id)
+    _refuse_unisolated(found)
     run, left = found["id"][:8], _left(context, project, found)
     if left and not yes:
         if as_json or not sys.stdin.isatty():

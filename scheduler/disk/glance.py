@@ -10,7 +10,8 @@
                   "run": id8 | null, "task": id | null, "at": <epoch s>}]}}}
 
 What keeps tasks from running (`paused`, `budget`) also says "scope": "task" | "project" | "all", "until": <epoch s> |
-null, "by": text (who, or how much), "skipped": how many occurrences were passed over. A `kept-worktree` says its "path".
+null, "by": text (who, or how much), "skipped": how many occurrences were passed over. A `kept-worktree` says its "path", a
+`failed` one by "work": bool whether work of it was saved.
 
 Each project is one line, so that a hook need not read the others. The runner or the CLI writes the file, whichever
 changed something. It is derived: whatever is lost in it is computed again.

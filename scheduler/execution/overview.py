@@ -137,7 +137,7 @@ def open_matters(root: str, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for run in reversed(runs):
         about = {"run": run["id"][:8], "task": run["taskId"], "at": _ended(run)}
         if run["status"] in _FAILED and last.get(run["taskId"]) is run:
-            found.append({"kind": "failed", **about})
+            found.append({"kind": "failed", **about, "work": bool(run.get("discardedRef"))})
         elif run["status"] == "success" and run.get("worktreeBranch") in unmerged:
             found.append({"kind": "review", **about})
         path = run.get("worktreePath")

@@ -53,3 +53,15 @@ def test_a_failed_runs_worktree_that_stays(cli: Command, living: Rig) -> None:
     assert not Path(run["worktreePath"]).exists()
     assert "stays" not in cli("status").out
     assert "had left nothing" in cli("discard", short).out
+
+
+def test_a_failed_run_that_was_not_isolated(cli: Command, living: Rig) -> None:
+    cli("add", "Bare", *NEVER, "--shell", "echo half > half.txt; exit 3", "--no-worktree")
+    cli("enable", "--yes")
+    run = cli("run", "bare", "--wait", "--json", code=1).json
+    short = run["id"][:8]
+    for words in (["diff", short], ["merge", short], ["adopt", short], ["discard", short, "--yes"]):
+        assert "was not isolated: what it changed is in your checkout" in cli(*words, code=1).err
+    said = " ".join(cli("status", COLUMNS="400").out.split())
+    assert f"'show {short}', 'logs bare' or 'retry {short}'" in said and "'adopt" not in said and "'diff" not in said
+    assert (living.project / "half.txt").exists()
