@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -171,10 +172,7 @@ def find_project(cwd: Path | str, env: Mapping[str, str] | None = None) -> Proje
         root = _main_tree(Where(folder, env), place)
         done = run(Project(root, place.common, env).checkout, *_PLACE, check=False)
         if done.returncode or _place(done) != _Place(place.common, place.common, True, ""):
-            raise SchedulerError(
-                f"{folder} belongs to a bare repository ({place.common}), which has no main working tree",
-                "schedule tasks in a clone that has one",
-            )
+            raise _bare(f"{folder} belongs to a bare repository ({place.common})")
     return Project(root, place.common, env)
 
 
@@ -221,12 +219,19 @@ def _main_tree(where: Where, place: _Place) -> Path:
 
 
 def _no_repository(folder: Path, done: process.Completed) -> SchedulerError:
+    bare = re.search(rb"cannot use bare repository '(.*)' \(safe\.bareRepository", done.stderr)  # by an option of ours
+    if bare:
+        return _bare(f"{text(bare[1])} is a bare repository")
     if not any((parent / ".git").exists() for parent in (folder, *folder.parents)) and not (folder / "HEAD").exists():
         return SchedulerError(f"{folder} is not in a git repository", "go to one, or make one with `git init`")
     lines = done.stderr.decode(errors="replace").splitlines()
     advice = " ".join(line.strip() for line in lines if line.startswith("\t"))
     said = words("\n".join(line for line in lines if line.startswith(("fatal: ", "error: "))))
     return SchedulerError(f"git refuses {folder}: {said or 'no reason given'}", advice or "mend this, then try again")
+
+
+def _bare(what: str) -> SchedulerError:
+    return SchedulerError(f"{what}, which has no main working tree", "schedule tasks in a clone that has one")
 
 
 @contextlib.contextmanager

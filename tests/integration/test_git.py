@@ -93,9 +93,13 @@ def test_a_bare_repository_is_refused_in_one_line(root: Path, tmp_path: Path) ->
     hidden = tmp_path / "hidden" / ".git"
     repos.git("clone", "-q", "--bare", root, hidden, cwd=tmp_path)
     for place in (bare, tmp_path / "layout" / "main", hidden, hidden.parent):
-        with pytest.raises(SchedulerError, match="bare repository") as refused:
+        with pytest.raises(SchedulerError, match=r"a bare repository.*, which has no main working tree") as refused:
             git.find_project(place)
-        assert "\n" not in refused.value.message and refused.value.hint
+        assert "\n" not in refused.value.message and refused.value.hint == "schedule tasks in a clone that has one"
+    for place in (bare, bare / "refs"):
+        with pytest.raises(SchedulerError) as refused:
+            git.find_project(place)
+        assert refused.value.message == f"{bare} is a bare repository, which has no main working tree"
 
 
 def test_what_is_no_repository_is_refused_in_one_line(tmp_path: Path) -> None:
