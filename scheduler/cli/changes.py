@@ -44,7 +44,7 @@ def changes(
     """
     project = git.find_project(folder or os.getcwd(), context.env)
     root = str(project.root)
-    run = None if run_id is None else record.find(root, run_id)
+    run = None if run_id is None else record.find(context.paths, root, run_id)
     first = None if since is None else past_moment(since, context.now).timestamp()
 
     def wanted(change: Change) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from scheduler.cli import output, record
+from scheduler.cli import detail, output, record
 from scheduler.cli.context import Context, complete_run, complete_task, json_option, project_option
 from scheduler.cli.triggers import moment_of
 from scheduler.cli.view import View, last_runs, look
@@ -83,21 +83,18 @@ def show(context: Context, /, name: str, folder: str | None, as_json: bool) -> N
     view = look(context, context.root(folder))
     task = next((task for task in view.config.tasks if task.id == name), None) if view.config else None
     if task is not None:
-        _show_task(view, task, as_json)
+        _show_task(context, view, task, as_json)
         return
     try:
-        found = record.find(view.root, name)
+        found = record.find(context.paths, view.root, name)
     except SchedulerError:
         view.usable().task(name)  # says which task may be meant
         raise
-    if as_json:
-        output.say_json(found)
-    else:
-        output.facts(record.lines(found, view.now))
+    detail.show_run(context, view.root, found, as_json)
 
 
-def _show_task(view: View, task: Task, as_json: bool) -> None:
-    runs = record.of_task(view.root, task.id)[:5]
+def _show_task(context: Context, view: View, task: Task, as_json: bool) -> None:
+    runs = record.latest(context.paths, view.root, task=task.id, limit=5)
     moments = [at for at, _ in islice(_occurrences(view, task, view.now), 3)]
     state = view.known.tasks.get(task.id)
     if as_json:

@@ -52,7 +52,8 @@ SECTIONS: dict[str, dict[str, Verb]] = {
         "adopt": Verb("runs:adopt", "Make a branch of the work of a run that was rolled back.", alters=True),
         "discard": Verb("runs:discard", "Drop a run's work for good.", alters=True),
         "history": Verb("records:history", "What ran, and how it ended."),
-        "logs": Verb("records:logs", "What a task said."),
+        "stats": Verb("records:stats", "What the runs come to: how they ended, how long, what cost."),
+        "logs": Verb("logs:logs", "What a task said."),
         "changes": Verb("changes:changes", "Which files tools changed, and what git saw beside that."),
     },
     "The runner": {

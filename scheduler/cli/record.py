@@ -8,25 +8,21 @@ from typing import Any
 
 from scheduler.cli import output
 from scheduler.core import format as fmt
-from scheduler.disk import paths
-from scheduler.store import history
+from scheduler.core.query import Query, Run, number
+from scheduler.disk.paths import Paths, history_file
+from scheduler.store import search
 
 TRIGGERS = {"schedule": "on time", "catch-up": "caught up", "manual": "by hand", "retry": "retried"}
 
 
-def all_of(root: str) -> list[dict[str, Any]]:
-    """Every run of a project, in the order in which they began to be told of."""
-    return history.fold(history.read(paths.history_file(root)))
+def latest(paths: Paths, root: str, **query: Any) -> list[Run]:
+    """The runs of a project that a `Query` asks for, the latest first."""
+    return list(search.newest(paths, history_file(root), Query(**query)))
 
 
-def of_task(root: str, task_id: str) -> list[dict[str, Any]]:
-    """The runs of a task, the latest first."""
-    return [run for run in reversed(all_of(root)) if run["taskId"] == task_id]
-
-
-def find(root: str, prefix: str) -> dict[str, Any]:
+def find(paths: Paths, root: str, prefix: str) -> Run:
     """The run of a project whose id begins with `prefix`. SchedulerError when none or several do."""
-    return history.find_run(all_of(root), prefix)
+    return search.find(paths, history_file(root), prefix)
 
 
 def standing(run: dict[str, Any]) -> str:
@@ -57,18 +53,17 @@ def table(runs: Sequence[dict[str, Any]], now: datetime, *, projects: bool = Fal
 
 
 def _row(run: dict[str, Any], now: datetime, projects: bool) -> list[str]:
-    took = run.get("duration")
-    cost = run.get("costUsd")
-    files = run.get("filesChanged")
+    took, cost, files = (number(run, name) for name in ("duration", "costUsd", "filesChanged"))
+    changed = (number(run, name) or 0 for name in ("insertions", "deletions"))
     return [
         run["id"][:8],
         *([run["project"]] if projects else []),
         run["taskId"],
         standing(run),
         output.instant(run["startedAt"], now),
-        fmt.duration(took / 1000) if isinstance(took, (int, float)) else "",
-        f"{fmt.count(files, 'file')} +{run.get('insertions') or 0} -{run.get('deletions') or 0}" if files else "",
-        fmt.money(cost) if isinstance(cost, (int, float)) else "",
+        "" if took is None else fmt.duration(took / 1000),
+        "{} +{:.0f} -{:.0f}".format(fmt.count(int(files), "file"), *changed) if files else "",
+        "" if cost is None else fmt.money(cost),
         _what(run),
     ]
 
@@ -83,6 +78,29 @@ def _what(run: dict[str, Any]) -> str:
     return ", ".join([*marks, str(said)] if said else marks)[:200]
 
 
+def share(value: float | None) -> str:
+    """A share of 1 as per cent."""
+    return "" if value is None else f"{value:.1%}"
+
+
+def summary(found: dict[str, Any], now: datetime) -> list[tuple[str, str]]:
+    """Statistics (`core.statistics.summary`) as names and values."""
+    took, streak, gap = found["duration"], found["streak"], found["longestGap"]
+    pairs = [("runs", f"{found['runs']:,}")]
+    pairs += [(status, f"{count:,}") for status, count in found["statuses"].items()]
+    pairs.append(("success rate", share(found["successRate"]) or "no run has an outcome yet"))
+    if took:
+        pairs += [(name, fmt.duration(took[name] / 1000)) for name in ("average", "median", "p95")]
+    pairs += [("cost", fmt.money(found["costUsd"])), ("turns", f"{found['turns']:,}")]
+    pairs.append(("failures in 24 h", str(found["failures24h"])))
+    if streak:
+        pairs.append(("streak", fmt.count(streak["runs"], "good run" if streak["success"] else "failed run")))
+    if gap:
+        begun = _time(gap["from"], now)
+        pairs.append(("longest gap", f"{fmt.duration(gap['milliseconds'] / 1000)}, from {begun}"))
+    return pairs
+
+
 _TIMES = ("scheduledFor", "startedAt", "completedAt", "resetsAt")
 
 
@@ -94,11 +112,11 @@ def lines(run: dict[str, Any], now: datetime) -> list[tuple[str, str]]:
             found.append((name, _time(value, now)))
         elif name == "status":
             found.append((name, standing(run)))
-        elif name == "duration":
+        elif name == "duration" and number(run, name) is not None:
             found.append((name, fmt.duration(value / 1000)))
-        elif name == "costUsd":
+        elif name == "costUsd" and number(run, name) is not None:
             found.append((name, fmt.money(value)))
-        elif name == "notes":
+        elif name == "notes" and isinstance(value, list):
             found.append((name, "\n".join(map(str, value))))
         elif name != "reason":
             found += output.fields({name: value})

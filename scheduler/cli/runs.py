@@ -27,7 +27,7 @@ RESULT_LIMIT = 64 << 20
 def _find(context: Context, folder: str | None, run_id: str) -> tuple[Project, dict[str, Any]]:
     """The project and the record of a run that is over."""
     project = git.find_project(folder or os.getcwd(), context.env)
-    found = record.find(str(project.root), run_id)
+    found = record.find(context.paths, str(project.root), run_id)
     if found["status"] == "running":
         raise SchedulerError(f"run {found['id'][:8]} is still under way", "wait for its end, or 'cancel' it")
     return project, found
@@ -41,7 +41,7 @@ def _find(context: Context, folder: str | None, run_id: str) -> tuple[Project, d
 def result(context: Context, /, run_id: str, folder: str | None, as_json: bool) -> None:
     """Print the agent's full closing answer in the run RUN."""
     root = context.root(folder)
-    found = record.find(root, run_id)
+    found = record.find(context.paths, root, run_id)
     try:
         text = files.read_bounded(paths.result_file(root, found["id"]), RESULT_LIMIT).decode("utf-8", "replace")
     except FileNotFoundError:

@@ -23,7 +23,7 @@ from operator import sub
 from typing import Any, NamedTuple
 
 from scheduler.core.models import iso
-from scheduler.core.query import Run, began, number
+from scheduler.core.query import Kind, Run, began, number
 
 GOOD = "success"
 BAD = ("failure", "timeout")
@@ -46,6 +46,14 @@ def fact(run: Run) -> Fact:
     return Fact(
         began(run["startedAt"]), run["status"], number(run, "duration"), number(run, "costUsd"), number(run, "turns")
     )
+
+
+class Counted(NamedTuple):
+    """A run that was chosen. `day`: as `core.query.day` reads it."""
+
+    kind: Kind
+    day: int
+    fact: Fact
 
 
 class Gap(NamedTuple):
@@ -80,8 +88,8 @@ class Totals:
         longest = gaps.index(max(gaps)) if gaps else 0
         return cls(
             dict(Counter(one.status for one in found)),
-            fsum(one.cost for one in found if one.cost is not None),
-            fsum(one.turns for one in found if one.turns is not None),
+            fsum(_known(one.cost for one in found)),
+            fsum(_known(one.turns for one in found)),
             array("d", sorted(_durations(found))),
             starts[0] if starts else None,
             starts[-1] if starts else None,
@@ -105,8 +113,8 @@ class Totals:
                 return None
         return Totals(
             dict(Counter(self.statuses) + Counter(one.status for one in facts)),
-            fsum([self.cost, *(one.cost for one in facts if one.cost is not None)]),
-            fsum([self.turns, *(one.turns for one in facts if one.turns is not None)]),
+            fsum([self.cost, *_known(one.cost for one in facts)]),
+            fsum([self.turns, *_known(one.turns for one in facts)]),
             durations,
             first,
             last,
@@ -119,7 +127,15 @@ def _starts(facts: Iterable[Fact]) -> Iterator[int]:
 
 
 def _durations(facts: Iterable[Fact]) -> Iterator[float]:
-    return (one.duration for one in facts if one.duration is not None and one.status in OUTCOMES)
+    return _known(one.duration for one in facts if one.status in OUTCOMES)
+
+
+def _known(values: Iterable[float | None]) -> Iterator[float]:
+    """Without what no run can have, and whose sum would be no number."""
+    return (value for value in values if value is not None and -_LARGEST < value < _LARGEST)
+
+
+_LARGEST = 1e15
 
 
 class Streak(NamedTuple):
@@ -164,6 +180,22 @@ def of(facts: Iterable[Fact], now: datetime) -> dict[str, Any]:
     """The numbers over runs that are at hand, in the order of their last records."""
     found = list(facts)
     return summary(Totals.of(found), streak(found), failures(found, now))
+
+
+BY = ("task", "project", "day", "reason")
+
+
+def divided(runs: Iterable[Counted], by: str, now: datetime) -> list[dict[str, Any]]:
+    """The numbers of each task, project, day or reason, in its order; what has none comes first, as null."""
+    groups: dict[str, list[Fact]] = {}
+    for kind, day, one in runs:
+        key = _date(day) if by == "day" else getattr(kind, by)
+        groups.setdefault(key or "", []).append(one)
+    return [{by: key or None, **of(groups[key], now)} for key in sorted(groups)]
+
+
+def _date(day: int) -> str:
+    return f"{day // 10000:04}-{day // 100 % 100:02}-{day % 100:02}" if day else ""
 
 
 def _spread(ordered: Sequence[float]) -> dict[str, float] | None:

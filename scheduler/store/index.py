@@ -29,7 +29,7 @@ CREATE TABLE histories (history INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, 
   totals TEXT, durations BLOB);
 CREATE TABLE parts (part INTEGER PRIMARY KEY, history INTEGER NOT NULL, name TEXT NOT NULL, node INTEGER NOT NULL,
   size INTEGER NOT NULL, written INTEGER NOT NULL, bytes INTEGER NOT NULL, resume INTEGER NOT NULL,
-  crc INTEGER NOT NULL);
+  crc INTEGER NOT NULL, bad INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE kinds (kind INTEGER PRIMARY KEY, project TEXT NOT NULL, task TEXT NOT NULL, status TEXT NOT NULL,
   reason TEXT, tags TEXT NOT NULL, history INTEGER NOT NULL);
 CREATE UNIQUE INDEX kinds_all ON kinds (history, project, task, status, reason, tags);
@@ -210,15 +210,16 @@ class Index:
             key = self.db.execute(new, (number, part.name, *stamp)).lastrowid or 0
             known = Known(key, part.name, *stamp, 0, 0, 0)
         seen = _Seen(known)
-        last, whole = known.resume, True
+        last, whole, bad = known.resume, True, rows.bad
         with part.opened() as file:
             for place, lines in segments.batches(file, known.resume, seen) if file is not None else ():
                 whole = rows.take(known.part, place, lines)
                 last = place + sum(map(len, lines[:-1]))
-        resume = seen.bytes if whole or seen.ended else last
+        torn = not whole and not seen.ended
+        resume = last if torn else seen.bytes
         self.db.execute(
-            "UPDATE parts SET name=?, node=?, size=?, written=?, bytes=?, resume=?, crc=? WHERE part=?",
-            (part.name, *stamp, seen.bytes, resume, seen.crc, known.part),
+            "UPDATE parts SET name=?, node=?, size=?, written=?, bytes=?, resume=?, crc=?, bad=bad+? WHERE part=?",
+            (part.name, *stamp, seen.bytes, resume, seen.crc, rows.bad - bad - torn, known.part),
         )
 
 

@@ -10,11 +10,11 @@ from array import array
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from scheduler.core import statistics
 from scheduler.core.query import Kind, Query, Run
-from scheduler.core.statistics import BAD, GOOD, Fact, Gap, Streak, Totals
+from scheduler.core.statistics import BAD, GOOD, Counted, Fact, Gap, Streak, Totals
 from scheduler.store import segments
 from scheduler.store.history import parse
 from scheduler.store.rows import table
@@ -26,14 +26,6 @@ _OPEN_FILES = 4
 
 class Stale(Exception):
     """A file does not hold what the index says: it was changed in a way that does not show from outside."""
-
-
-class Counted(NamedTuple):
-    """A run as statistics see it. `day`: 20261201, or 0."""
-
-    kind: Kind
-    day: int
-    fact: Fact
 
 
 class Lookup:
@@ -67,6 +59,11 @@ class Lookup:
         ):
             kind = kinds.get(number) or self._kinds()[number]
             yield Counted(kind, day, Fact(began, kind.status, *rest))
+
+    def unreadable(self) -> int:
+        """How many lines hold no record, a torn last one among them."""
+        query = "SELECT sum(bad + (resume < bytes)) FROM parts WHERE history=?"
+        return self._db.execute(query, (self._history,)).fetchone()[0] or 0
 
     def everything(self, now: datetime) -> dict[str, Any]:
         """The statistics of all runs, from totals that are kept for this."""

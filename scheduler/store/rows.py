@@ -27,7 +27,10 @@ def table(history: int) -> str:
 
 
 class Rows:
-    """Takes records in, in the order of the files. `anew` empties the table first, and is faster for many."""
+    """Takes records in, in the order of the files. `anew` empties the table first, and is faster for many.
+
+    `bad`: how many lines held none.
+    """
 
     def __init__(self, db: sqlite3.Connection, history: int, *, anew: bool = False) -> None:
         self._db = db
@@ -37,6 +40,7 @@ class Rows:
         self._waiting: list[_Row] = []
         self._open: dict[str, tuple[int, int, int, Run]] = {}
         self._seq = 0
+        self.bad = 0
         self._kinds: dict[Any, int] = {}
         if anew:
             db.execute(f"DROP TABLE IF EXISTS {self._table}")
@@ -55,6 +59,8 @@ class Rows:
             run = parse(line)
             if run is not None:
                 self._add(part, place, run)
+            elif line.strip():
+                self.bad += 1
             place += len(line)
         return run is not None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+from collections import deque
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
@@ -15,11 +16,12 @@ from typing import Any
 from scheduler.core import query as pure
 from scheduler.core import statistics
 from scheduler.core.query import Kind, Query, Run
+from scheduler.core.statistics import Counted
 from scheduler.disk.paths import Paths
 from scheduler.errors import SchedulerError
 from scheduler.store import history, segments
 from scheduler.store.index import Index
-from scheduler.store.lookup import Counted, Lookup, Stale
+from scheduler.store.lookup import Lookup, Stale
 
 SHORT = 2 << 20  # bytes of history that are read as fast as the index is opened
 
@@ -78,6 +80,17 @@ def everything(where: Paths, path: str, now: datetime) -> dict[str, Any]:
             return lookup.everything(now)
     except _Unindexed:
         return statistics.of(map(statistics.fact, _folded(history.read(path))), now)
+
+
+def unreadable(where: Paths, path: str) -> int:
+    """How many lines of a history hold no record."""
+    try:
+        with _lookup(where, path) as lookup:
+            return lookup.unreadable()
+    except _Unindexed:
+        bad = history.Unreadable()
+        deque(history.read(path, bad), maxlen=0)
+        return len(bad.lines)
 
 
 def _folded(records: Iterable[Run]) -> Iterable[Run]:
