@@ -106,12 +106,13 @@ def merge(context: Context, /, run_id: str, folder: str | None, as_json: bool) -
         raise SchedulerError(f"run {run} is no success: {record.standing(found)[2:]}", hint)
     if not branch:
         raise SchedulerError(f"run {run} has no branch", "see 'show' for why")
-    commit = branches.merge(project, branch)
+    commit, moved = branches.merge(project, branch)
     tell(context, str(project.root))
     if as_json:
-        output.say_json({"runId": found["id"], "branch": branch, "commit": commit})
+        output.say_json({"runId": found["id"], "branch": branch, "commit": commit, "merged": moved})
     else:
-        output.say(f"merged {branch}: the main checkout is on {commit[:12]}")
+        said = f"merged {branch}" if moved else f"{branch} is already merged"
+        output.say(f"{said}: the main checkout is on {commit[:12]}")
 
 
 @click.command()

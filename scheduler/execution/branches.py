@@ -69,8 +69,9 @@ def discard(project: Project, run_id: str, branch: str | None) -> bool:
     return found
 
 
-def merge(project: Project, branch: str) -> str:
-    """Merge a run's branch into the branch that the main checkout is on; the commit that it is on then.
+def merge(project: Project, branch: str) -> tuple[str, bool]:
+    """Merge a run's branch into the branch that the main checkout is on; the commit that it is on then, and whether it
+    moved: not where the branch is merged already.
 
     The merge is made beside the checkout first, which is only moved forward to it: refused where it is dirty, on no
     branch, or in conflict (SchedulerError), it stays exactly as it was. Needs git 2.38 where both sides have commits.
@@ -83,13 +84,13 @@ def merge(project: Project, branch: str) -> str:
     if current is None or ours is None:
         raise SchedulerError(f"the main checkout {project.root} is on no branch", "switch to the branch to merge into")
     checkout = project.checkout
+    if git.run(checkout, "merge-base", "--is-ancestor", theirs, ours, check=False).returncode == 0:
+        return ours, False
     dirty = git.fields(git.run(checkout, "status", "--porcelain", "-z", "--untracked-files=no").stdout)
     if dirty:
         raise SchedulerError(
             f"the main checkout has uncommitted changes ({len(dirty)} files)", "commit or stash them, then merge again"
         )
-    if git.run(checkout, "merge-base", "--is-ancestor", theirs, ours, check=False).returncode == 0:
-        return ours
     target = theirs
     if git.run(checkout, "merge-base", "--is-ancestor", ours, theirs, check=False).returncode:
         target = _merge_commit(project, branch, current, (ours, theirs))
@@ -99,7 +100,7 @@ def merge(project: Project, branch: str) -> str:
         # The one thing that a merge changes before it looks whether it can be made.
         git.run(checkout, "update-ref", *(("ORIG_HEAD", noted) if noted else ("-d", "ORIG_HEAD")), check=False)
         raise git.failed(done, "merge", "the main checkout is as it was; move away what is in the way")
-    return target
+    return target, True
 
 
 def _merge_commit(project: Project, branch: str, current: str, sides: tuple[str, str]) -> str:

@@ -71,7 +71,7 @@ def test_discarded_work_is_adopted_as_a_branch(root: Path, undone: Worktree) -> 
     commit = branches.adopt(undone.project, RUN, "mine")
     assert repos.git("rev-parse", "mine", cwd=root) == commit and repos.discarded(root) == [DISCARDED + RUN]
     assert (repos.contents(root), repos.git("status", "--porcelain", cwd=root)) == before
-    assert branches.merge(undone.project, "mine") == commit and (root / "new").exists()
+    assert branches.merge(undone.project, "mine") == (commit, True) and (root / "new").exists()
 
 
 def test_discarding_drops_branch_and_ref_for_good(root: Path, undone: Worktree, tree: Worktree) -> None:
@@ -90,17 +90,17 @@ def test_a_branch_that_somebody_is_on_is_not_discarded(root: Path, tree: Worktre
 
 
 def test_a_merge_moves_forward_where_it_can(root: Path, tree: Worktree) -> None:
-    commit = branches.merge(tree.project, tree.branch)
+    commit, _ = branches.merge(tree.project, tree.branch)
     assert repos.git("rev-parse", "main", tree.branch, cwd=root).split() == [commit, commit]
     assert (root / "README.md").read_text() == "# A project\nrun\n"
     assert repos.git("status", "--porcelain", cwd=root) == ""
-    assert branches.merge(tree.project, tree.branch) == commit
+    assert branches.merge(tree.project, tree.branch) == (commit, False)
 
 
 def test_a_merge_joins_both_sides(root: Path, tree: Worktree) -> None:
     theirs = repos.git("rev-parse", "HEAD", cwd=repos.commit(root, "Theirs", {"theirs": "x"}))
     repos.write(root, {"untracked": "stays"})
-    commit = branches.merge(tree.project, tree.branch)
+    commit, _ = branches.merge(tree.project, tree.branch)
     assert repos.git("rev-parse", f"{commit}^1", f"{commit}^2", cwd=root).split() == [
         theirs,
         repos.git("rev-parse", tree.branch, cwd=root),

@@ -115,6 +115,7 @@ def test_work_that_is_kept(cli: Command, living: Rig) -> None:
     assert (living.project / "file.txt").read_text() == "mine\n"
     living.git("checkout", "-q", "file.txt")
     assert cli("merge", short, "--json").json["branch"] == run["worktreeBranch"]
+    assert "is already merged" in cli("merge", short).out
     assert (living.project / "new.txt").read_text() == "new\n"
     assert "waits for review" not in cli("status").out
     assert run["worktreeBranch"] in cli("discard", short, "--yes").out
