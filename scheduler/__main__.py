@@ -17,6 +17,17 @@ def _put_the_package_on_the_path() -> None:
     sys.path.insert(0, os.path.dirname(folder))
 
 
+def _incomplete(error: ImportError) -> bool:
+    """Whether the environment that the launcher made has lost a package; then it is told."""
+    package = (error.name or "scheduler").partition(".")[0]
+    ours = package == "scheduler" or package in sys.stdlib_module_names
+    if ours or not os.path.exists(os.path.join(sys.prefix, ".complete")):
+        return False
+    print(f"scheduler: the Python package {package} is missing or damaged.", file=sys.stderr)
+    print(f"  Remove the folder {sys.prefix}, then run the same command again: it makes it anew.", file=sys.stderr)
+    return True
+
+
 def main() -> int:
     """Run and return the exit code."""
     if not __package__:
@@ -25,13 +36,18 @@ def main() -> int:
         from scheduler.execution.supervise import main as supervise
 
         return supervise(sys.argv[2:])
-    if sys.argv[1:] == ["runner"]:
-        from scheduler.runner.loop import main as runner
+    try:
+        if sys.argv[1:] == ["runner"]:
+            from scheduler.runner.loop import main as runner
 
-        return runner(os.environ)
-    from scheduler.cli.main import main as command_line
+            return runner(os.environ)
+        from scheduler.cli.main import main as command_line
 
-    return command_line()
+        return command_line()
+    except ImportError as error:
+        if not _incomplete(error):
+            raise
+        return 1
 
 
 if __name__ == "__main__":

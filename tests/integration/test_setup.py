@@ -275,6 +275,18 @@ def test_a_removed_environment_is_made_again(place: Place) -> None:
     assert place.call().err == ""
 
 
+def test_a_package_that_was_lost_is_told_with_the_folder_whose_removal_repairs_it(place: Place) -> None:
+    prefix = Path(str(place.call().said["prefix"]))
+    (lost,) = prefix.glob("lib/python*/site-packages/tiny.py")
+    shutil.rmtree(lost.parent / "__pycache__")
+    lost.unlink()
+    wrong, todo = place.call("list").error
+    assert wrong == "scheduler: the Python package tiny is missing or damaged."
+    assert todo == f"  Remove the folder {prefix}, then run the same command again: it makes it anew."
+    shutil.rmtree(prefix)
+    assert place.call().said["tiny"] == "first"
+
+
 def test_uv_is_used_where_it_is(place: Place) -> None:
     (place.tools / "uv").symlink_to(Path(sysconfig.get_path("scripts"), "uv"))
     done = place.call()
