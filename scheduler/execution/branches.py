@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 
+from scheduler.core import format as fmt
 from scheduler.errors import SchedulerError
-from scheduler.execution import git
+from scheduler.execution import git, process
 from scheduler.execution.git import Project
 from scheduler.execution.refs import DISCARDED, check_branch, check_remote
 from scheduler.execution.work import with_identity
 from scheduler.execution.worktree import Worktree, admin_folder, forget_branch
+
+SHOWN = 5  # files told by name
 
 
 def patch(project: Project, base: str, tip: str, *, each_commit: bool = False) -> bytes:
@@ -99,15 +102,28 @@ def merge(project: Project, branch: str) -> tuple[str, bool]:
     if done.returncode:
         # The one thing that a merge changes before it looks whether it can be made.
         git.run(checkout, "update-ref", *(("ORIG_HEAD", noted) if noted else ("-d", "ORIG_HEAD")), check=False)
-        raise git.failed(done, "merge", "the main checkout is as it was; move away what is in the way")
+        raise _blocked(done)
     return target, True
+
+
+def _blocked(done: process.Completed) -> SchedulerError:
+    """Why the checkout could not move forward: git indents the files that are in the way."""
+    lines = done.stderr.decode(errors="replace").splitlines()
+    files = [line.strip() for line in lines if line.startswith("\t")]
+    if not files:
+        return git.failed(done, "merge", "the main checkout is as it was; move away what is in the way")
+    more = f" and {fmt.count(len(files) - SHOWN, 'more file')}" if len(files) > SHOWN else ""
+    return SchedulerError(
+        f"the merge would overwrite what git does not know: {', '.join(files[:SHOWN])}{more}",
+        "the main checkout is as it was; move these away, then merge again",
+    )
 
 
 def _merge_commit(project: Project, branch: str, current: str, sides: tuple[str, str]) -> str:
     checkout = project.checkout
     done = git.run(checkout, "merge-tree", "--write-tree", "--name-only", "--no-messages", "-z", *sides, check=False)
     if done.returncode == 1:
-        files = ", ".join(dict.fromkeys(git.fields(done.stdout)[1:6]))
+        files = ", ".join(dict.fromkeys(git.fields(done.stdout)[1 : SHOWN + 1]))
         raise SchedulerError(
             f"{branch} conflicts with {current.removeprefix('refs/heads/')} in {files}",
             f"the main checkout is as it was; merge by hand with `git merge {branch}`",

@@ -116,7 +116,7 @@ def test_a_merge_joins_both_sides(root: Path, tree: Worktree) -> None:
         ("dirty", "uncommitted changes"),
         ("staged", "uncommitted changes"),
         ("conflict", r"conflicts with main in README\.md"),
-        ("in the way", "overwritten|untracked"),
+        ("in the way", "would overwrite what git does not know: new$"),
         ("detached", "on no branch"),
         ("merging", "uncommitted changes|MERGE_HEAD|not concluded"),
         ("locked", "index.lock"),
