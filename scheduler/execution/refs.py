@@ -47,12 +47,21 @@ def is_run_branch(name: str) -> bool:
 
 
 def check_branch(project: Project, name: str) -> str:
-    """`name`, if it can be a branch by our rule and by git's; else SchedulerError. Nothing is made or changed."""
-    if is_branch(name):
-        done = git.run(project.checkout, "check-ref-format", "--branch", name, check=False)
-        if done.returncode == 0 and git.text(done.stdout) == name:
-            return name
-    raise SchedulerError(f"{ascii(name)[:120]} is no name for a branch", "use letters, digits, '-', '_', '.' and '/'")
+    """`name`, if it can be a branch by our rule and by git's, with no branch in its way (`a` is in that of `a/b`); else
+    SchedulerError. Nothing is made or changed."""
+    done = git.run(project.checkout, "check-ref-format", "--branch", name, check=False) if is_branch(name) else None
+    if done is None or done.returncode or git.text(done.stdout) != name:
+        hint = "use letters, digits, '-', '_', '.' and '/'"
+        raise SchedulerError(f"{ascii(name)[:120]} is no name for a branch", hint)
+    parts = name.split("/")
+    for end in range(1, len(parts)):
+        above = "/".join(parts[:end])
+        if git.resolve(project, f"refs/heads/{above}") is not None:
+            raise SchedulerError(
+                f"the branch {above} is in the way of branches that begin with {above}/",
+                f"choose another branch prefix, or rename the branch {above}",
+            )
+    return name
 
 
 def check_remote(project: Project, name: str) -> str:

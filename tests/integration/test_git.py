@@ -242,6 +242,20 @@ def test_a_plain_name_is_taken(root: Path, name: str) -> None:
     assert refs.check_branch(git.find_project(root), name) == name
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_branch_in_the_way_is_named_in_one_line(root: Path, packed: bool) -> None:
+    repos.git("branch", "team/auto", cwd=root)
+    if packed:
+        repos.git("pack-refs", "--all", cwd=root)
+    project = git.find_project(root)
+    assert refs.check_branch(project, "team/task-20261123T0200-0123abcd")
+    for prefix, above in (("main/", "main"), ("team/auto/a/", "team/auto")):
+        with pytest.raises(SchedulerError) as refused:
+            refs.check_branch(project, refs.branch_name(prefix, "task", "20261123T0200", "0123abcd"))
+        assert refused.value.message == f"the branch {above} is in the way of branches that begin with {above}/"
+        assert refused.value.hint == f"choose another branch prefix, or rename the branch {above}"
+
+
 def test_a_remote_must_be_there(root: Path) -> None:
     project = git.find_project(root)
     repos.git("remote", "add", "origin", root, cwd=root)
