@@ -59,7 +59,7 @@ def check_branch(project: Project, name: str) -> str:
         if git.resolve(project, f"refs/heads/{above}") is not None:
             raise SchedulerError(
                 f"the branch {above} is in the way of branches that begin with {above}/",
-                f"choose another branch prefix, or rename the branch {above}",
+                f"choose another prefix or name, or rename the branch {above}",
             )
     return name
 

@@ -253,7 +253,7 @@ def test_a_branch_in_the_way_is_named_in_one_line(root: Path, packed: bool) -> N
         with pytest.raises(SchedulerError) as refused:
             refs.check_branch(project, refs.branch_name(prefix, "task", "20261123T0200", "0123abcd"))
         assert refused.value.message == f"the branch {above} is in the way of branches that begin with {above}/"
-        assert refused.value.hint == f"choose another branch prefix, or rename the branch {above}"
+        assert refused.value.hint == f"choose another prefix or name, or rename the branch {above}"
 
 
 def test_a_remote_must_be_there(root: Path) -> None:
