@@ -309,7 +309,7 @@ def test_the_same_project_from_a_subfolder_and_from_a_worktree(
 
 
 @pytest.mark.parametrize("verb", ["add", "edit", "remove", "enable", "disable", "run", "retry", "cancel", "adopt",
-                                  "merge", "discard", "start", "stop", "restart"])  # fmt: skip
+                                  "merge", "discard", "start", "stop", "restart", "quickstart"])  # fmt: skip
 def test_a_run_may_not_alter(cli: Command, repo: Path, verb: str) -> None:
     said = cli(verb, code=1, SCHEDULER_RUN_ID="x")
     assert f"'{verb}' is refused inside a scheduled run" in said.err
