@@ -196,6 +196,26 @@ def test_completion_lines(cli: Command, shell: str) -> None:
     assert "_CLAUDE_SCHEDULER_COMPLETE" in cli("completion", shell).out
 
 
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_lines_ask_the_file_that_was_called(cli: Command, tmp_path: Path, shell: str) -> None:
+    """An alias is no command that a completion function could call."""
+    launcher = tmp_path / "a folder" / "scheduler"
+    said = cli("completion", shell, SCHEDULER_LAUNCHER=str(launcher)).out
+    assert said.count(f"'{launcher}')") == 1 and "$+commands" not in said and "claude-scheduler" not in said
+
+
+def test_bash_completes_an_alias(cli: Command, tmp_path: Path) -> None:
+    launcher = tmp_path / "a folder" / "scheduler"
+    launcher.parent.mkdir()
+    launcher.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I "{PACKAGE}" "$@"\n')
+    launcher.chmod(0o755)
+    lines = cli("completion", "bash", SCHEDULER_LAUNCHER=str(launcher)).out
+    asked = "complete -p scheduler; COMP_WORDS=(scheduler che); COMP_CWORD=1; _scheduler_completion scheduler"
+    script = f'{lines}\n{asked}; echo "${{COMPREPLY[@]}}"'
+    done = subprocess.run(["bash", "--norc", "-c", script], cwd=cli.folder, env=cli.env, capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["complete -o nosort -F _scheduler_completion scheduler", "check"], done.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "found"),
     [
