@@ -22,6 +22,7 @@ from scheduler.core.schedule import occurrences
 from scheduler.core.zones import zone_of
 from scheduler.disk import paths
 from scheduler.errors import SchedulerError
+from scheduler.execution import overview
 
 _FAR = timedelta(days=36525)
 
@@ -178,8 +179,8 @@ def check(context: Context, /, folder: str | None, as_json: bool) -> int:
     for problem in config.problems:
         output.say(f"{'warning' if problem.warning else 'error'}: {problem.text(file)}")
     said = f"{fmt.count(len(config.tasks), 'task')} in order"
-    suspended = {problem.task or problem.place for problem in errors}
-    output.say(said + (f", {len(suspended)} suspended" if suspended else "") + f": {file}")
+    suspended = overview.count_suspended(config)
+    output.say(said + (f", {suspended} suspended" if suspended else "") + f": {file}")
     output.advise(view.why_idle())
     return int(bool(errors))
 

@@ -40,7 +40,12 @@ class Standing:
 
 def count_tasks(known: Config) -> int:
     """The tasks that a config names, those that an error suspends too."""
-    return len(known.tasks) + len({problem.task for problem in known.problems if not problem.warning})
+    return len(known.tasks) + count_suspended(known)
+
+
+def count_suspended(known: Config) -> int:
+    """The tasks that an error suspends, told apart by where they stand: an id may be wrong, or stand twice."""
+    return len({problem.place.partition("]")[0] for problem in known.problems if not problem.warning})
 
 
 def outlook(root: str, tasks: Iterable[Task], known: Known, now: datetime) -> tuple[int, list[tuple[float, str]]]:

@@ -198,6 +198,16 @@ def test_check_is_content_with_what_is_right(three: Command, repo: Path) -> None
     assert three("check").out == f"3 tasks in order: {repo}/.omc/scheduler/config.json\n"
 
 
+def test_broken_tasks_are_counted_by_where_they_stand(three: Command, repo: Path) -> None:
+    path = repo / ".omc/scheduler/config.json"
+    config = json.loads(path.read_text())
+    twin = {**config["tasks"][2]}
+    broken = {"id": "Not an id", "nane": "x", "trigger": {"type": "never"}, "execution": {}, "tags": 7}
+    path.write_text(json.dumps({**config, "tasks": [*config["tasks"], twin, broken, 5]}))
+    assert three("check", code=1).out.splitlines()[-1].startswith("2 tasks in order, 4 suspended: ")
+    assert three("status", "--json").json["projects"][0]["tasks"] == 6
+
+
 def test_a_file_that_others_can_write_is_named(three: Command, repo: Path) -> None:
     path = repo / ".omc/scheduler/config.json"
     path.chmod(0o666)
