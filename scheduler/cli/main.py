@@ -65,6 +65,7 @@ SECTIONS: dict[str, dict[str, Verb]] = {
         "restart": Verb("runner:restart", "Stop the runner and start it again.", alters=True),
     },
     "More": {
+        "prune": Verb("prune:prune", "Remove what is past its days; never work that is not saved.", alters=True),
         "quickstart": Verb("quickstart:quickstart", "See it all work in a throw-away repository.", alters=True),
         "completion": Verb("completion:completion", "The lines that give your shell completion."),
     },

@@ -276,10 +276,15 @@ def forget_branch(project: Project, branch: str) -> None:
             git.run(project.checkout, "config", "--local", "--remove-section", f"branch.{branch}", check=False)
 
 
+def in_trash(folder: Path) -> list[Path]:
+    """The worktrees that were moved aside below `folder`, of all projects."""
+    return sorted(folder.glob(f"*/{_TRASH}/*"))
+
+
 def empty_trash(folder: Path) -> list[str]:
     """Delete the worktrees that were moved aside below `folder` (of all projects); a line for each that cannot be."""
     complaints = []
-    for found in sorted(folder.glob(f"*/{_TRASH}/*")):
+    for found in in_trash(folder):
         try:
             delete_folder(found)
         except OSError as error:
