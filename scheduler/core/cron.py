@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
 from itertools import product
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from croniter import croniter
 
@@ -32,6 +32,7 @@ ALIASES = {
 LONGEST = 1000
 
 LAST = -1
+_Set = TypeVar("_Set", frozenset[int], frozenset[tuple[int, int]])
 
 
 class _Field(NamedTuple):
@@ -78,23 +79,39 @@ class Cron:
 
     def on(self, day: date) -> bool:
         """Does the expression fire on this calendar day?"""
-        return day.month in self.months and day.day in _days(self, *monthrange(day.year, day.month))
+        if day.month not in self.months:
+            return False
+        return day.day in _days(self.dates, self.weekdays, self.both, *monthrange(day.year, day.month))
 
     def ever(self) -> bool:
-        """Is there any day on which it fires? (Within 400 years a month begins on every weekday, at each length.)"""
-        lengths = {length for month in self.months for length in _LENGTHS.get(month, (31,))}
-        return any(_days(self, first, length) for first, length in product(range(7), lengths))
+        """Is there any day on which it fires?"""
+        return _ever(self.months, self.dates, self.weekdays, self.both)
 
 
-@lru_cache(maxsize=8192)
-def _days(cron: Cron, first: int, length: int) -> frozenset[int]:
+@lru_cache(maxsize=1024)
+def _one(values: _Set) -> _Set:
+    """One object for all equal sets: thousands of expressions name the same days, and a set of days takes 2 KB."""
+    return values
+
+
+@lru_cache(maxsize=1024)
+def _ever(months: frozenset[int], dates: frozenset[int], weekdays: frozenset[tuple[int, int]], both: bool) -> bool:
+    """Within 400 years a month begins on every weekday, at each length."""
+    lengths = {length for month in months for length in _LENGTHS.get(month, (31,))}
+    return any(_days(dates, weekdays, both, first, length) for first, length in product(range(7), lengths))
+
+
+@lru_cache(maxsize=1024)
+def _days(
+    dates: frozenset[int], weekdays: frozenset[tuple[int, int]], both: bool, first: int, length: int
+) -> frozenset[int]:
     """The matching days of a month of `length` days that begins on the weekday `first` (0 = Monday)."""
-    by_date = {length if date == LAST else date for date in cron.dates if date <= length}
+    by_date = {length if date == LAST else date for date in dates if date <= length}
     by_weekday: set[int] = set()
-    for weekday, nth in cron.weekdays:
+    for weekday, nth in weekdays:
         of_month = range(1 + (weekday - 1 - first) % 7, length + 1, 7)
         by_weekday.update(of_month if nth == 0 else of_month[-1:] if nth == LAST else of_month[nth - 1 : nth])
-    return frozenset(by_date & by_weekday if cron.both else by_date | by_weekday)
+    return frozenset(by_date & by_weekday if both else by_date | by_weekday)
 
 
 def check_cron(expression: str) -> None:
@@ -131,9 +148,9 @@ def parse(expression: str) -> Cron:
     return Cron(
         fixed=not re.search(r"[*/]", fields[0] + fields[1]),
         times=tuple(sorted(hour * 3600 + minute * 60 for hour, minute in product(hours, minutes))),
-        months=months,
-        dates=dates,
-        weekdays=frozenset((day % 7, n) for day in weekdays for n in nths.get(day, {0})),
+        months=_one(months),
+        dates=_one(dates),
+        weekdays=_one(frozenset((day % 7, n) for day in weekdays for n in nths.get(day, {0}))),
         both=fields[2].startswith("*") or fields[4].startswith("*"),
     )
 
