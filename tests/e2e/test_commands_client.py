@@ -61,6 +61,7 @@ def ask(client: Path, own: Rig, api: StandIn, cache: Path, *words: str, cwd: Pat
         ("/scheduler:list", r"nightly +nightly +on"),
         ("/scheduler:next --count 2", r"nightly"),
         ("/scheduler:history --limit 5", r"✓ success"),
+        ("/scheduler:stats --task nightly", r"runs +1\b"),
         ("/scheduler:logs nightly", r"hello from the task"),
         ("/scheduler:logs 'no such task; touch pwned'", r"error: .*no task|error: .*no such"),
     ],
@@ -143,6 +144,7 @@ def test_the_skill_saves_by_one_call_and_cannot_approve(client: Path, own: Rig, 
         pytest.param("list", r"nightly +nightly +on", marks=pytest.mark.full),
         pytest.param("next", r"nightly", marks=pytest.mark.full),
         pytest.param("history", r"nothing has run yet", marks=pytest.mark.full),
+        pytest.param("stats", r"runs +0\b", marks=pytest.mark.full),
     ],
 )
 def test_a_client_without_the_hook_gives_the_model_the_answer(
