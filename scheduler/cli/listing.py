@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
@@ -17,7 +18,8 @@ from scheduler.cli.view import View, last_runs, look
 from scheduler.core import format as fmt
 from scheduler.core.limits import starts_again
 from scheduler.core.models import Task, iso
-from scheduler.core.parse import Problem
+from scheduler.core.parse import Problem, locate
+from scheduler.core.parse import show as show_place
 from scheduler.core.schedule import occurrences
 from scheduler.core.zones import zone_of
 from scheduler.disk import paths
@@ -172,17 +174,31 @@ def check(context: Context, /, folder: str | None, as_json: bool) -> int:
     config = view.usable()
     file = paths.config_file(view.root)
     errors = [problem for problem in config.problems if not problem.warning]
+    problems = [*config.problems, *_past(view, config.tasks)]
     if as_json:
-        found = [_problem_json(problem) for problem in config.problems]
+        found = [_problem_json(problem) for problem in problems]
         output.say_json({"file": file, "approved": view.approved, "tasks": len(config.tasks), "problems": found})
         return int(bool(errors))
-    for problem in config.problems:
+    for problem in problems:
         output.say(f"{'warning' if problem.warning else 'error'}: {problem.text(file)}")
     said = f"{fmt.count(len(config.tasks), 'task')} in order"
     suspended = overview.count_suspended(config)
     output.say(said + (f", {suspended} suspended" if suspended else "") + f": {file}")
     output.advise(view.why_idle())
     return int(bool(errors))
+
+
+def _past(view: View, tasks: Iterable[Task]) -> Iterator[Problem]:
+    """A warning for each task whose moment was over before it began to count."""
+    assert view.source is not None
+    text = view.source.config.decode("utf-8-sig")
+    entries = json.loads(text).get("tasks", [])
+    places = {str(entry.get("id")): i for i, entry in enumerate(entries) if isinstance(entry, dict)}
+    for task in tasks:
+        if task.enabled and view.past(task):
+            place = ("tasks", places[task.id], "trigger", "at")
+            said = "this moment is past, and the task never ran: it never will"
+            yield Problem(locate(text, place), show_place(*place), said, task.id, warning=True)
 
 
 def _problem_json(problem: Problem) -> dict[str, Any]:

@@ -75,10 +75,20 @@ class View:
         return [hold for hold in self.known.holds if hold.covers(self.root, task) and not hold.is_over(self.now)]
 
     def standing(self, task: Task) -> str:
-        """`on`, `off`, `done` or `paused`."""
+        """`on`, `off`, `done`, `past` or `paused`."""
         if self.done(task.id):
             return "done"
-        return "off" if not task.enabled else "paused" if self.holds(task) else "on"
+        if not task.enabled:
+            return "off"
+        return "past" if self.past(task) else "paused" if self.holds(task) else "on"
+
+    def past(self, task: Task) -> bool:
+        """Whether the task's one moment was over before the task began to count: it never ran, and never will."""
+        if task.trigger.type != "once" or self.done(task.id):
+            return False
+        state = self.known.tasks.get(task.id)
+        counted = state.handled_until if state is not None and state.active_since is not None else self.now
+        return task.trigger.at <= counted
 
     def why_idle(self) -> tuple[str, str] | None:
         """Why nothing runs in this project, and what to do; None where it is served."""

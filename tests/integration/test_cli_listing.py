@@ -208,6 +208,22 @@ def test_broken_tasks_are_counted_by_where_they_stand(three: Command, repo: Path
     assert three("status", "--json").json["projects"][0]["tasks"] == 6
 
 
+def test_a_moment_that_was_past_before_its_task_counted(cli: Command, repo: Path) -> None:
+    path = Path(paths.config_file(str(repo)))
+    path.parent.mkdir(parents=True)
+    late = {**TASKS[2], "id": "late", "trigger": {"type": "once", "at": "2020-01-01T00:00:00+00:00"}}
+    path.write_text(json.dumps({"version": 1, "tasks": [TASKS[2], late]}, indent=2))
+    cli("enable", "--yes", "--no-start")
+    line = path.read_text()[: path.read_text().index('"2020')].count("\n") + 1
+    said = cli("check").out.splitlines()
+    assert said[0].startswith(f"warning: {path}:{line}: tasks[1].trigger.at: this moment is past")
+    assert said[1].startswith("2 tasks in order: ")
+    assert [task["standing"] for task in cli("list", "--json").json["tasks"]] == ["on", "past"]
+    assert re.search(r"^late +Far +past ", cli("list").out, re.MULTILINE)
+    cli("disable")
+    assert [task["standing"] for task in cli("list", "--json").json["tasks"]] == ["on", "past"]
+
+
 def test_a_file_that_others_can_write_is_named(three: Command, repo: Path) -> None:
     path = repo / ".omc/scheduler/config.json"
     path.chmod(0o666)
