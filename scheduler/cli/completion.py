@@ -18,8 +18,8 @@ PROGRAM = "claude-scheduler"
 def completion(shell: str) -> None:
     """Print the lines that give your shell completion of this program, under the name of the file that was called.
 
-    Below, that is `scheduler`: scripts/scheduler in the plugin's folder, also by an alias of that name, which must stand
-    before the line. Where it is installed as claude-scheduler, write that.
+    Below, that is `scheduler`: scripts/scheduler in the plugin's folder, also by an alias of that name, which must
+    stand before the line. Where it is installed as claude-scheduler, write that.
 
     \b
     bash  echo 'eval "$(scheduler completion bash)"' >> ~/.bashrc
