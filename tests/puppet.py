@@ -15,12 +15,15 @@ _PROGRAM = """\
 import json, os, sys, time
 folder = {folder!r}
 calls = os.path.join(folder, "calls.jsonl")
-made = len(open(calls).readlines()) if os.path.exists(calls) else 0
-acts = json.load(open(os.path.join(folder, "acts.json")))
-act = acts[min(made, len(acts) - 1)]
+task = os.environ["SCHEDULER_TASK_ID"]
+before = [json.loads(line) for line in open(calls)] if os.path.exists(calls) else []
+scripts = json.load(open(os.path.join(folder, "acts.json")))
+acts = scripts.get(task, scripts[""])
+act = acts[min(sum(call["task"] == task for call in before), len(acts) - 1)]
 prompt = sys.stdin.read()
 with open(calls, "a") as file:
-    file.write(json.dumps({{"argv": sys.argv[1:], "prompt": prompt, "cwd": os.getcwd()}}) + "\\n")
+    call = {{"task": task, "argv": sys.argv[1:], "prompt": prompt, "cwd": os.getcwd()}}
+    file.write(json.dumps(call) + "\\n")
 session = [word.partition("=")[2] for word in sys.argv if word.startswith(("--session-id=", "--resume="))][0]
 def say(**message):
     print(json.dumps(message), flush=True)
@@ -38,7 +41,7 @@ sys.exit(act.get("code", 0))
 
 
 class Puppet:
-    """A client in `folder`; `path` is its program. Give it its acts with `plays`, the last of which is repeated."""
+    """A client in `folder`; `path` is its program. What it does for a task, call by call, `plays` says."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True)
@@ -46,18 +49,23 @@ class Puppet:
         self.path = folder / "claude"
         self.path.write_text(_PROGRAM.format(python=sys.executable, folder=str(folder)))
         self.path.chmod(0o755)
+        self._acts: dict[str, list[dict[str, Any]]] = {}
         self.plays(act())
 
-    def plays(self, *acts: dict[str, Any]) -> None:
-        """What it does, call by call, from the next one on."""
-        done = [act()] * len(self.calls)
-        (self._folder / "acts.json").write_text(json.dumps([*done, *acts]))
+    def plays(self, *acts: dict[str, Any], task: str = "") -> None:
+        """For a task (empty: for each that has none of its own) these acts from its first call on, then the last."""
+        self._acts[task] = list(acts)
+        (self._folder / "acts.json").write_text(json.dumps(self._acts))
 
     @property
     def calls(self) -> list[dict[str, Any]]:
-        """How it was called so far: argv, prompt, cwd."""
+        """How it was called so far: task, argv, prompt, cwd."""
         file = self._folder / "calls.jsonl"
         return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+    def calls_for(self, task: str) -> list[dict[str, Any]]:
+        """Its calls for one task."""
+        return [call for call in self.calls if call["task"] == task]
 
 
 def act(cost: float = 0.0, **more: Any) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import click
 from scheduler.cli import output, readiness
 from scheduler.cli.change import take_in, tell
 from scheduler.cli.context import Context, json_option, project_option
+from scheduler.cli.pauses import lift_account
 from scheduler.cli.view import View, look
 from scheduler.core import format as fmt
 from scheduler.core.models import Task, iso
@@ -50,6 +51,8 @@ def enable(context: Context, /, yes: bool, no_start: bool, folder: str | None, a
         _ask(len(parsed.tasks), shown=not as_json)
     assert view.source is not None
     _approve(context, view.source, None if client is None else str(client))
+    if any(check.name == "login" and check.level != "fail" for check in found):
+        lift_account(context)
     tell(context, root)
     runner = None if no_start else control.ensure_runner(context.paths, context.env)
     if as_json:

@@ -20,7 +20,10 @@ _TEXTS = {
     "failed-work": "failed: 'show {run}', 'diff {run}', 'adopt {run}' or 'retry {run}'",
     "review": "waits for review: 'diff {run}', then 'merge {run}' or 'discard {run}'",
     "kept-worktree": "worktree {path} stays: 'show {run}' says why, 'discard {run}' drops all that the run left",
-    "usage-limit": "waits for a usage limit to end",
+    "usage-limit": "waits for a usage limit to end ({by}){until}{skipped}: 'cancel {run}' gives it up",
+    "usage-limit-of-others": "claude tasks wait for a usage limit to end ({by}){until}{skipped}",
+    "auth": "claude tasks wait for a login; the client said: {by}{skipped}: run `claude`, then /login, then 'resume'",
+    "credit": "claude tasks wait for credit; the client said: {by}{skipped}: 'resume' when there is some",
     "paused": "paused by {by} {since}{until}{skipped}: {verb}",
     "budget": "kept back by the budget of a day ({by}){until}{skipped}: 'run ID' runs a task all the same",
 }
@@ -33,12 +36,17 @@ def rows(projects: list[dict[str, Any]], now: datetime) -> list[list[str]]:
         for matter in entry["open"]:
             name = matter["task"] or os.path.basename(entry["root"])
             everywhere = matter.get("scope") == "all"
-            kind = "failed-work" if matter.get("work") else matter["kind"]
-            text = _TEXTS.get(kind, kind).format(**_words(matter, now))
+            text = _TEXTS.get(_kind(matter), matter["kind"]).format(**_words(matter, now))
             row = [matter["run"] or "", "all projects" if everywhere else name, text]
             if row not in found:
                 found.append(row)
     return found
+
+
+def _kind(matter: dict[str, Any]) -> str:
+    if matter["kind"] == "usage-limit" and matter.get("scope") == "all":
+        return "usage-limit-of-others"
+    return "failed-work" if matter.get("work") else str(matter["kind"])
 
 
 def _words(matter: dict[str, Any], now: datetime) -> dict[str, str]:

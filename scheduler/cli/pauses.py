@@ -13,12 +13,10 @@ from scheduler.cli.change import tell
 from scheduler.cli.context import Context, complete_task, json_option, project_option
 from scheduler.cli.triggers import moment_of
 from scheduler.cli.view import known_of, look
-from scheduler.core.limits import Cause, Hold
+from scheduler.core.limits import ACCOUNT, PAUSES, Cause, Hold
 from scheduler.core.models import iso
 from scheduler.errors import UsageError
 from scheduler.store.state import State
-
-PAUSES = (Cause.USER, Cause.FAILURES)
 
 _task = click.argument("task_id", metavar="[ID]", required=False, shell_complete=complete_task)
 
@@ -55,11 +53,16 @@ def pause(context: Context, /, task_id: str | None, until: str | None, folder: s
 @json_option
 @click.pass_obj
 def resume(context: Context, /, task_id: str | None, folder: str | None, as_json: bool) -> None:
-    """Let this project, or the task ID, run again. Tasks that are paused one by one are resumed so."""
+    """Let this project, or the task ID, run again. Tasks that are paused one by one are resumed so.
+
+    Without an ID it also lifts what holds the claude tasks of all projects back: a usage limit, no login, no credit.
+    """
     root = _root(context, folder, task_id)
     state = State(context.paths.state_db, context.now)
     try:
         lifted = state.holds.lift(root, task_id or "", PAUSES, context.now)
+        if task_id is None:
+            lifted += state.holds.lift("", "", ACCOUNT, context.now)
     finally:
         state.close()
     if lifted:
@@ -72,9 +75,19 @@ def resume(context: Context, /, task_id: str | None, folder: str | None, as_json
         return
     output.say(f"{'resumed' if lifted else 'not paused:'} {task_id or root}")
     for hold in still:
-        what = f"{hold.task or 'the project'} is still {output.hold(hold, context.now)}"
-        lifts = hold.cause in PAUSES
-        output.advise((what, f"{_verb(hold.task)} lets it run" if lifts else "'run ID' runs a task all the same"))
+        who = hold.task or ("the project" if hold.project else "each claude task")
+        what = f"{who} is still {output.hold(hold, context.now)}"
+        budget = hold.cause is Cause.BUDGET
+        output.advise((what, "'run ID' runs a task all the same" if budget else f"{_verb(hold.task)} lets it run"))
+
+
+def lift_account(context: Context) -> None:
+    """A login was seen to be there: what waited for it goes on."""
+    state = State(context.paths.state_db, context.now)
+    try:
+        state.holds.lift("", "", (Cause.AUTH, Cause.CREDIT), context.now)
+    finally:
+        state.close()
 
 
 def _root(context: Context, folder: str | None, task_id: str | None) -> str:

@@ -164,7 +164,8 @@ def cancel(context: Context, /, run_id: str, as_json: bool) -> None:
     status = control.request(context.paths, {"verb": "status"})
     if status is None:
         raise SchedulerError("no runner is at work, so nothing runs", "see 'history'")
-    going = [{"id": one["runId"], "taskId": one["taskId"]} for one in (*status["running"], *status["queued"])]
+    known = (*status["running"], *status["queued"], *status.get("waiting", ()))
+    going = [{"id": one["runId"], "taskId": one["taskId"]} for one in known]
     found = history.find_run(going, run_id) if going else None
     if found is None:
         raise SchedulerError("nothing runs and nothing waits", "see 'history'")

@@ -37,6 +37,7 @@ def status(context: Context, /, folder: str | None, as_json: bool) -> None:
         "runner": runner and {name: runner[name] for name in ("pid", "version", "host", "startedAt", "stopping")},
         "running": _among(roots, runner, "running"),
         "queued": _among(roots, runner, "queued"),
+        "waiting": _among(roots, runner, "waiting"),
         "projects": [{"root": root, **entry} for root, entry in projects.items()],
         "coming": _coming(projects),
         "recent": _recent(roots)[:RECENT],
@@ -78,7 +79,7 @@ def _project(
 
 
 def _among(roots: list[str], runner: dict[str, Any] | None, what: str) -> list[dict[str, Any]]:
-    return [run for run in runner[what] if run["project"] in roots] if runner else []
+    return [run for run in runner.get(what, ()) if run["project"] in roots] if runner else []
 
 
 def _coming(projects: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 
-from scheduler.core.limits import Hold
+from scheduler.core.limits import Cause, Hold
 from scheduler.core.models import Task
 from scheduler.core.record import Reason, Status
 
@@ -29,6 +29,7 @@ PASSING = frozenset(
         Reason.EXIT_CODE,
         Reason.SIGNAL,
         Reason.SETUP_FAILED,
+        Reason.PRECHECK_ERROR,
         Reason.VERIFY_FAILED,
         Reason.WORKTREE_FAILED,
     }
@@ -39,7 +40,7 @@ PASSING = frozenset(
 class Waiting:
     """A run in the queue. `not_before` holds a retry back; `isolated` False needs the main checkout for itself;
     `asked`: a person asked for it, so it waits where a scheduled one would be skipped, and runs though its task is
-    disabled or paused."""
+    disabled or paused; `begun`: it goes on after a usage limit, and its worktree stands."""
 
     run_id: str
     project: str
@@ -48,6 +49,7 @@ class Waiting:
     not_before: datetime | None
     isolated: bool
     asked: bool = False
+    begun: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class Move(Enum):
     SKIP = "skip"  # end it as skipped
     WAIT = "wait"  # leave it in the queue
     CANCEL_OTHER = "cancel-other"  # stop the task's run that is going, then look again
+    GIVE_UP = "give-up"  # end it, though it has begun; its work is rolled back
 
 
 @dataclass(frozen=True)
@@ -83,24 +86,27 @@ def decide(
     going: Sequence[Going],
     *,
     trusted: bool,
-    hold: Hold | None = None,
+    holds: Sequence[Hold] = (),
     quiet: bool = False,
 ) -> Decision:
     """What becomes of a queued run whose turn has come, given the runs under way.
 
-    `task` is the task as the approved config has it now; None when it is gone. `hold` keeps it from starting by itself;
-    in `quiet` hours nothing does that no person asked for.
+    `task` is the task as the approved config has it now; None when it is gone. `holds` keep it from starting by
+    itself; in `quiet` hours nothing does that no person asked for.
     """
     if not trusted:
-        return Decision(Move.SKIP, Reason.UNTRUSTED)
+        return Decision(Move.WAIT) if waiting.begun else Decision(Move.SKIP, Reason.UNTRUSTED)
     if task is None or not (task.enabled or waiting.asked):
-        return Decision(Move.SKIP, Reason.DISABLED)
-    if hold is not None and not waiting.asked:
-        return Decision(Move.SKIP, hold.reason)
+        return Decision(Move.GIVE_UP) if waiting.begun else Decision(Move.SKIP, Reason.DISABLED)
+    if waiting.begun and task.execution.type != "claude":
+        return Decision(Move.GIVE_UP)
+    kept_back = _kept_back(waiting, task, holds)
+    if kept_back is not None:
+        return kept_back
     if quiet and not waiting.asked:
         return Decision(Move.WAIT)
     if any(g.project == waiting.project and g.task == waiting.task for g in going):
-        if waiting.asked or task.policy.overlap == "queue":
+        if waiting.asked or waiting.begun or task.policy.overlap == "queue":
             return Decision(Move.WAIT)
         if task.policy.overlap == "cancel-running":
             return Decision(Move.CANCEL_OTHER)
@@ -108,6 +114,20 @@ def decide(
     if not waiting.isolated and any(g.project == waiting.project and not g.isolated for g in going):
         return Decision(Move.WAIT)
     return Decision(Move.START)
+
+
+def _kept_back(waiting: Waiting, task: Task, holds: Sequence[Hold]) -> Decision | None:
+    if waiting.begun:
+        return Decision(Move.WAIT) if holds else None
+    for hold in holds:
+        if hold.cause is not Cause.USAGE_LIMIT and not waiting.asked:
+            return Decision(Move.SKIP, hold.reason)
+    if not any(hold.cause is Cause.USAGE_LIMIT for hold in holds):
+        return None
+    # It would be refused, and a retry spent for nothing.
+    if waiting.asked or waiting.not_before is not None or task.policy.overlap == "queue":
+        return Decision(Move.WAIT)
+    return Decision(Move.SKIP, Reason.USAGE_LIMIT)
 
 
 def in_turn(

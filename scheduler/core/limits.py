@@ -25,14 +25,32 @@ class Cause(str, Enum):
     USER = "user"  # a person paused it
     FAILURES = "failures"  # the task failed too often in a row
     BUDGET = "budget"  # what a day may cost is spent
+    USAGE_LIMIT = "usage-limit"  # the subscription's limit is reached
+    CREDIT = "credit"  # the account has no credit left
+    AUTH = "auth"  # the client is not logged in
 
     def __str__(self) -> str:
         return self.value
 
 
-REASONS = {Cause.USER: Reason.PAUSED, Cause.FAILURES: Reason.PAUSED, Cause.BUDGET: Reason.BUDGET}
-#: These concern what asks a model, and let shell tasks go on.
-OF_THE_ACCOUNT = frozenset({Cause.BUDGET})
+REASONS = {
+    Cause.USER: Reason.PAUSED,
+    Cause.FAILURES: Reason.PAUSED,
+    Cause.BUDGET: Reason.BUDGET,
+    Cause.USAGE_LIMIT: Reason.USAGE_LIMIT,
+    Cause.CREDIT: Reason.CREDIT,
+    Cause.AUTH: Reason.AUTH,
+}
+#: A person put these, or has to look at the task.
+PAUSES = frozenset({Cause.USER, Cause.FAILURES})
+#: The client's account is why; all claude tasks share it.
+ACCOUNT = frozenset({Cause.USAGE_LIMIT, Cause.CREDIT, Cause.AUTH})
+
+# A limit that did not say when it ends, or ended and refused again, is looked at after a minute, then ever more seldom.
+LOOK_AGAIN = timedelta(minutes=1)
+LOOK_AT_LEAST = timedelta(hours=1)
+# No limit of a subscription is longer than a week: what says so was misread.
+LONGEST_LIMIT = timedelta(days=8)
 
 
 @dataclass(frozen=True)
@@ -62,8 +80,12 @@ class Hold:
         return self.project in ("", project) and self.task in ("", task_id)
 
     def covers(self, project: str, task: Task) -> bool:
-        """Whether it is about this task."""
-        return self.names(project, task.id) and (task.execution.type == "claude" or self.cause not in OF_THE_ACCOUNT)
+        """Whether it is about this task: all but pauses let shell tasks go on."""
+        return self.names(project, task.id) and (self.cause in PAUSES or task.execution.type == "claude")
+
+    def passes_over(self, project: str, task: Task) -> bool:
+        """Whether what comes due of a task is passed over; else it is queued, and waits there."""
+        return self.covers(project, task) and not (self.cause is Cause.USAGE_LIMIT and task.policy.overlap == "queue")
 
     def words(self) -> str:
         """What it is, in a clause: `paused by sam`."""
@@ -71,6 +93,10 @@ class Hold:
             return "paused for failing too often in a row"
         if self.cause is Cause.BUDGET:
             return f"kept back by the budget of a day ({self.by})"
+        if self.cause is Cause.USAGE_LIMIT:
+            return f"kept back by a usage limit ({self.by})"
+        if self.cause in ACCOUNT:
+            return f"kept back since the client said: {self.by}"
         return f"paused by {self.by}"
 
 
@@ -115,9 +141,23 @@ def _time_of_day(text: str) -> timedelta:
     return timedelta(hours=int(hours), minutes=int(minutes))
 
 
+def resume_at(resets_at: datetime | None, now: datetime, waits: int) -> datetime:
+    """When a run goes on that met a usage limit, for the `waits`-th time (from 0): at its end where that is told."""
+    if resets_at is not None and resets_at > now:
+        return min(resets_at, now + LONGEST_LIMIT)
+    return now + min(LOOK_AGAIN * int(2 ** min(waits, 16)), LOOK_AT_LEAST)
+
+
+def of_the_account(status: Status, reason: Reason | None) -> Cause | None:
+    """The hold on all claude tasks that the end of one of them brings."""
+    if status is not Status.FAILURE or reason not in (Reason.AUTH, Reason.CREDIT):
+        return None
+    return Cause.AUTH if reason is Reason.AUTH else Cause.CREDIT
+
+
 def is_failure(status: Status, reason: Reason | None) -> bool | None:
     """Whether an end adds to the task's failures in a row (True), ends the row (False), or says nothing (None)."""
-    if status in (Status.SKIPPED, Status.RUNNING) or reason is Reason.CANCELLED:
+    if status in (Status.SKIPPED, Status.RUNNING) or reason in (Reason.CANCELLED, Reason.AUTH, Reason.CREDIT):
         return None
     return status is not Status.SUCCESS
 

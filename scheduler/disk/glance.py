@@ -6,12 +6,13 @@
         "tasks": n, "active": n, "running": n, "next": [{"task": id, "at": <epoch s>}],
         "recent": [{"run": id8, "task": id, "status": s, "reason": r | null, "at": <epoch s>, "costUsd": x | null}],
         "open": [{"kind": "failed" | "review" | "kept-worktree" | "usage-limit" | "config" | "paused"
-                           | "budget",
+                           | "budget" | "auth" | "credit",
                   "run": id8 | null, "task": id | null, "at": <epoch s>}]}}}
 
-What keeps tasks from running (`paused`, `budget`) also says "scope": "task" | "project" | "all", "until": <epoch s> |
-null, "by": text (who, or how much), "skipped": how many occurrences were passed over. A `kept-worktree` says its "path", a
-`failed` one by "work": bool whether work of it was saved.
+What keeps tasks from running (`paused`, `budget`, `usage-limit`, `auth`, `credit`) says its "scope": "task", "project",
+"all" or "run" (that run waits for a usage limit to end), "until": <epoch s> | null, "by": text (who, how much, or what
+the client said), "skipped": how many occurrences were passed over. A `kept-worktree` says its "path", a `failed` one by
+"work": bool whether work of it was saved.
 
 Each project is one line, so that a hook need not read the others. The runner or the CLI writes the file, whichever
 changed something. It is derived: whatever is lost in it is computed again.

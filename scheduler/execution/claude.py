@@ -13,6 +13,10 @@ from scheduler.errors import CommandFailed, SchedulerError
 from scheduler.execution import process
 
 PROGRAM = "claude"
+GO_ON = b"""\
+A usage limit stopped you in the middle of your work; it is over now. Look at what you have done so far, and go on with
+the task that you were given until it is done.
+"""
 EDITING_TOOLS = "Write|Edit|MultiEdit|NotebookEdit"
 _HOOK_SECONDS = 10
 _PROBE_SECONDS = 30

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from scheduler.core.format import count
 from scheduler.core.record import Reason, Record
 from scheduler.core.redact import Redactor
+from scheduler.disk.files import locked, make_folder
 from scheduler.disk.paths import CONFIG_FOLDER
 from scheduler.errors import SchedulerError
 from scheduler.execution import attribution, branches, containment, git, links, refs, trace, work, worktree
@@ -33,8 +35,23 @@ def _left_behind(before: containment.Snapshot) -> list[str]:
     return [f"{count(number, 'uncommitted change')} of the main checkout {verb} not in the worktree"] if number else []
 
 
+def _restore(tree: Worktree) -> bool:
+    """See that a worktree stands; whether it had to be made again, from its branch or else from its base."""
+    if tree.stands:
+        if worktree.admin_folder(tree) is None:  # it is saved as what a failed run left, rather than overwritten
+            raise SchedulerError("git has forgotten the worktree", "was `git worktree prune` called?")
+        return False
+    make_folder(tree.path.parent)
+    with locked(tree.lock):
+        worktree.remove_held(tree)  # git's record of it
+        if git.resolve(tree.project, tree.ref) is None:
+            worktree.make_branch_held(tree)
+        worktree.furnish_held(tree)
+    return True
+
+
 class Isolated:
-    """One run's place. Call `plan`, `create`, then `commit` and `contain`, or `save`; `leave` in the end."""
+    """One run's place. Call `plan` and `create`, or `take_up`; then `commit` and `contain`; `settle` in the end."""
 
     def __init__(self, order: Order, shop: Workshop, scratch: Path) -> None:
         self._order = order
@@ -97,8 +114,38 @@ class Isolated:
         self._made = True  # from here on something may be there
         notes += await asyncio.to_thread(worktree.create, tree)
         notes += _left_behind(await self._before)
-        names = self._order.task.execution.worktree.link
-        notes += await asyncio.to_thread(lambda: links.copy_included(tree) + (links.link(tree, names) if names else []))
+        notes += await self._link()
+
+    async def _link(self) -> list[str]:
+        tree, names = self.tree, self._order.task.execution.worktree.link
+        return await asyncio.to_thread(lambda: links.copy_included(tree) + (links.link(tree, names) if names else []))
+
+    async def settle_in(self, place: Mapping[str, Any] | None, notes: list[str]) -> bool:
+        """`create`, or `take_up` where there is a place already; whether the worktree was made now."""
+        if place is not None:
+            return await self.take_up(place, notes)
+        await self.create(notes)
+        return True
+
+    async def take_up(self, place: Mapping[str, Any], notes: list[str]) -> bool:
+        """Go back to the place of a run that waited; whether its worktree had gone, and was made again at its path."""
+        project_root = self._order.record.project
+
+        def find() -> Worktree:
+            project = git.find_project(project_root, self._shop.env)
+            lock = repository_lock(self._shop.paths, project)
+            return Worktree(project, Path(place["worktree"]), place["branch"], place["base"], lock)
+
+        self._tree = tree = await asyncio.to_thread(find)
+        self._made = True
+        self._trace.mkdir(mode=0o700, exist_ok=True)
+        self._before = asyncio.ensure_future(asyncio.to_thread(containment.snapshot, tree.project))
+        anew = await asyncio.to_thread(_restore, tree)
+        await self._before
+        if anew:
+            notes.append("the worktree was gone when the run went on, and was made again from its branch")
+            notes += await self._link()
+        return anew
 
     async def commit(self, record: Record, redactor: Redactor) -> bool:
         """Commit what the agent left; False where nothing changed. On SchedulerError `refusal` says its kind."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from scheduler.core.limits import starts_again
+from scheduler.core.limits import Cause, Hold, starts_again
 from scheduler.core.models import Task
 from scheduler.core.parse import Config
 from scheduler.core.schedule import next_occurrence
@@ -28,14 +28,15 @@ _FAILED = ("failure", "timeout")
 
 @dataclass(frozen=True)
 class Standing:
-    """What a project's config comes to: how many tasks it names, how many of them may still fire, and which come next
-    (epoch seconds and id, ascending). `suspended` says why none may."""
+    """What a project's config comes to: how many tasks it names, how many of them may still fire, which come next
+    (epoch seconds and id, ascending), what keeps some from starting now. `suspended` says why none may."""
 
     approved: bool
     suspended: str | None
     tasks: int
     active: int
     coming: Sequence[tuple[float, str]]
+    holds: Sequence[Hold] = ()
 
 
 def count_tasks(known: Config) -> int:
@@ -48,10 +49,15 @@ def count_suspended(known: Config) -> int:
     return len({problem.place.partition("]")[0] for problem in known.problems if not problem.warning})
 
 
-def outlook(root: str, tasks: Iterable[Task], known: Known, now: datetime) -> tuple[int, list[tuple[float, str]]]:
-    """How many of a project's tasks start by themselves, now or when a hold ends; and what comes next of each."""
+def outlook(
+    root: str, tasks: Collection[Task], known: Known, now: datetime
+) -> tuple[int, list[tuple[float, str]], list[Hold]]:
+    """How many of a project's tasks start by themselves, now or when a hold ends; what comes next of each; and the
+    holds that cover any."""
     active = 0
     coming = []
+    live = [hold for hold in known.holds if not hold.is_over(now)]
+    holds = [hold for hold in live if any(hold.covers(root, task) for task in tasks)]
     for task in tasks:
         state = known.tasks.get(task.id)
         since = starts_again(known.holds, root, task, now)
@@ -63,7 +69,7 @@ def outlook(root: str, tasks: Iterable[Task], known: Known, now: datetime) -> tu
             moment = next_occurrence(task.trigger, since, added_at=state.added_at)
             if moment is not None:
                 coming.append((moment.timestamp(), task.id))
-    return active, sorted(coming)
+    return active, sorted(coming), holds
 
 
 def read_standing(root: str, trusted: Project | None, known: Known, now: datetime) -> Standing:
@@ -75,9 +81,9 @@ def read_standing(root: str, trusted: Project | None, known: Known, now: datetim
         parsed = source.parse()
     except SchedulerError as error:
         return Standing(approved, error.message, 0, 0, ())
-    active, coming = outlook(root, parsed.tasks, known, now)
+    active, coming, holds = outlook(root, parsed.tasks, known, now)
     why = None if approved else "its config is not the one that was approved"
-    return Standing(approved, why, count_tasks(parsed), active, coming if approved else ())
+    return Standing(approved, why, count_tasks(parsed), active, coming if approved else (), holds)
 
 
 def entry(
@@ -103,14 +109,15 @@ def entry(
         "next": [{"task": task, "at": at} for at, task in standing.coming[:COMING]],
         "running": running,
         "recent": [_recent(r) for r in recent if r["status"] not in ("running", "skipped")][-50:],
-        "open": [*_held(root, known, now), *open_matters(root, recent)][:20],
+        "open": [*_held(root, known, standing.holds), *open_matters(root, recent)][:20],
     }
 
 
-def _held(root: str, known: Known, now: datetime) -> list[dict[str, Any]]:
-    """The holds that keep tasks of the project from running now."""
-    return [
-        {
+def _held(root: str, known: Known, holds: Sequence[Hold]) -> list[dict[str, Any]]:
+    """What keeps tasks of the project from running now, and the runs that wait for it to end."""
+    found = []
+    for hold in holds:
+        matter = {
             "kind": hold.reason.value,
             "run": None if hold.run is None else hold.run[:8],
             "task": hold.task or None,
@@ -120,9 +127,10 @@ def _held(root: str, known: Known, now: datetime) -> list[dict[str, Any]]:
             "scope": "task" if hold.task else "project" if hold.project else "all",
             "skipped": sum(t.count for t in known.tallies if hold.names(root, t.task) and t.reason == hold.reason),
         }
-        for hold in known.holds
-        if not hold.is_over(now)
-    ]
+        waiting = known.waiting if hold.cause is Cause.USAGE_LIMIT else ()
+        named = [{**matter, "run": row.run_id[:8], "task": row.task, "scope": "run"} for row in waiting]
+        found += named or [matter]
+    return found
 
 
 def recent_runs(root: str) -> list[dict[str, Any]]:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 import shutil
 import uuid
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from scheduler.core.limits import resume_at
 from scheduler.core.models import iso
 from scheduler.core.record import Reason, Record, Status
 from scheduler.core.redact import Redactor
@@ -31,14 +33,16 @@ __all__ = ["Order", "Workshop", "carry_out"]
 async def carry_out(order: Order, shop: Workshop, cancel: asyncio.Event) -> Record:
     """Carry out a run; its final record, which the caller puts into the history.
 
-    Ends in a record whatever happens to the work; raises only for a bug. Nothing of the run's processes is left.
+    Ends in a record whatever happens to the work; raises only for a bug. Nothing of the run's processes is left. Where
+    the client meets a usage limit the record is still `running`, and written down as such, with the place where it is
+    to go on; worktree and branch stay.
     """
     return await _Run(order, shop, cancel).carry_out()
 
 
 class _Run:
     def __init__(self, order: Order, shop: Workshop, cancel: asyncio.Event) -> None:
-        if order.task.execution.type == "claude":
+        if order.task.execution.type == "claude" and order.place is None:
             order = replace(order, record=order.record.evolve(session_id=str(uuid.uuid4())))
         self._order = order
         self._shop = shop
@@ -49,44 +53,58 @@ class _Run:
         self._began = asyncio.get_running_loop().time()
 
     async def carry_out(self) -> Record:
-        task = self._order.task
         self._scratch.mkdir(0o700, parents=True, exist_ok=True)
         try:
-            return await (self._isolated() if task.execution.worktree.enabled else self._in_main_checkout())
+            return await (self._isolated() if self._record.isolated else self._in_main_checkout())
         finally:
             await asyncio.to_thread(shutil.rmtree, self._scratch, ignore_errors=True)
 
-    def _announce(self, place: dict[str, Any] | None = None) -> None:
-        """Write down that the run begins, and where."""
+    def _announce(self, place: Mapping[str, Any] | None = None) -> None:
+        """Write down that the run begins, or goes on, and where."""
+        self._record = self._record.evolve(reason=None, error=None, resets_at=None, output=None)
         self._shop.update(self._record.id, phase="running", record=self._record.to_json(), place=place)
+        self._tell(self._record)
+
+    def _tell(self, record: Record) -> None:
         try:
-            history.append(self._shop.paths, self._record)
+            history.append(self._shop.paths, record)
         except OSError as error:
             self._notes.append(f"the start was not written to the history: {error.strerror}")
 
     async def _in_main_checkout(self) -> Record:
-        self._announce()
+        place = self._order.place
+        self._announce(place)
         steps = self._steps(Path(self._record.project))
-        ended = await self._work(steps)
+        ended = await self._work(steps, made=place is None)
+        if ended.verdict.reason is Reason.USAGE_LIMIT:
+            return self._wait(steps, ended, place or {})
         if ended.verdict.status is Status.SUCCESS:
             ended = await self._verify(steps, ended)
         return self._final(steps, ended)
 
     async def _isolated(self) -> Record:
         where = Isolated(self._order, self._shop, self._scratch)
-        try:
-            self._record = await where.plan(self._record)
-        except (SchedulerError, OSError) as error:
-            self._announce()
-            return self._final(None, _failed(Reason.WORKTREE_FAILED, error))
-        if where.skip is not None:
-            return self._final(None, Ended(Verdict(Status.SKIPPED, where.skip), None))
-        self._announce(where.place)
+        place = self._order.place
+        if place is None:
+            try:
+                self._record = await where.plan(self._record)
+            except (SchedulerError, OSError) as error:
+                self._announce()
+                return self._final(None, _failed(Reason.WORKTREE_FAILED, error))
+            if where.skip is not None:
+                return self._final(None, Ended(Verdict(Status.SKIPPED, where.skip), None))
+            place = where.place
+        self._announce(place)
         steps: Steps | None = None
         try:
-            await where.create(self._notes)
+            made = await where.settle_in(self._order.place, self._notes)
             steps = self._steps(where.folder)
-            ended = await self._work(steps)
+            ended = await self._work(steps, made=made)
+            if ended.verdict.reason is Reason.USAGE_LIMIT:
+                violation = await where.contain(self._notes)
+                if violation is None:
+                    return self._wait(steps, ended, place)
+                ended = _violated(violation, ended)
         except (SchedulerError, OSError) as error:
             ended = _failed(Reason.WORKTREE_FAILED, error)
         if steps is not None and ended.verdict.status is Status.SUCCESS:
@@ -108,14 +126,14 @@ class _Run:
             violation = f"the main checkout could not be looked at: {_said(error)}"
         self._notes += [violation] if violation else []
 
-    async def _work(self, steps: Steps) -> Ended:
-        """Set-up, precheck and the agent."""
+    async def _work(self, steps: Steps, *, made: bool) -> Ended:
+        """Set-up, where the worktree was `made` now; precheck, unless the run goes on; and the agent."""
         execution = self._order.task.execution
-        if execution.worktree.setup is not None and execution.worktree.enabled:
+        if execution.worktree.setup is not None and self._record.isolated and made:
             failed = await self._gate(steps, "setup", execution.worktree.setup, Reason.SETUP_FAILED)
             if failed is not None:
                 return failed
-        if execution.precheck is not None:
+        if execution.precheck is not None and self._order.place is None:
             outcome = await steps.shell("precheck", execution.precheck)
             if outcome.stopped is None and outcome.returncode == 1:
                 return Ended(Verdict(Status.SKIPPED, Reason.PRECHECK_IDLE), 1)
@@ -148,31 +166,44 @@ class _Run:
             self._notes += [violation] if violation else []
             return ended
         if violation is not None:
-            return Ended(Verdict(Status.FAILURE, Reason.CONTAINMENT, violation), ended.exit_code, ended.report)
+            return _violated(violation, ended)
         if not changed:
             return Ended(Verdict(Status.SUCCESS, Reason.NO_CHANGES), ended.exit_code, ended.report)
         self._record = self._record.evolve(**where.kept())
         return ended
 
+    def _wait(self, steps: Steps, ended: Ended, place: Mapping[str, Any]) -> Record:
+        """Write down that the run waits for a usage limit to end; its record, which is still `running`."""
+        waits = int(place.get("waits", 0))
+        until = resume_at(ended.verdict.resets_at, self._shop.now(), waits)
+        verdict = replace(ended.verdict, status=Status.RUNNING, resets_at=until)
+        record = self._final(steps, Ended(verdict, None, ended.report))
+        where = {**place, "resumeAt": iso(until), "waits": waits + 1}
+        self._shop.update(record.id, phase="waiting", record=record.to_json(), place=where)
+        self._tell(record)
+        return record
+
     def _steps(self, folder: Path) -> Steps:
         return Steps(self._order, self._shop, folder, self._scratch, self._cancel)
 
     def _final(self, steps: Steps | None, ended: Ended) -> Record:
-        """The record of the end; the logs are complete after it."""
+        """The record of the end, or of a wait; the logs are complete after it."""
         verdict, report, now = ended.verdict, ended.report, self._shop.now()
-        milliseconds = int((asyncio.get_running_loop().time() - self._began) * 1000)
+        milliseconds = int((asyncio.get_running_loop().time() - self._began) * 1000) + (self._record.duration or 0)
         final = self._record.evolve(
             status=verdict.status,
             reason=verdict.reason,
             error=verdict.error,
             exit_code=ended.exit_code,
             resets_at=verdict.resets_at,
-            completed_at=max(now, self._record.started_at),
+            completed_at=None if verdict.status is Status.RUNNING else max(now, self._record.started_at),
             duration=milliseconds,
-            session_id=self._record.session_id if report is not None else None,  # the client was not started
+            # Where the client was never started it has none.
+            session_id=self._record.session_id if report is not None or self._order.place is not None else None,
         )
         if report is not None:
-            final = final.evolve(cost_usd=report.cost_usd, turns=report.turns, model=report.model)
+            cost, turns = _sum(final.cost_usd, report.cost_usd), _sum(final.turns, report.turns)
+            final = final.evolve(cost_usd=cost, turns=turns, model=report.model or final.model)
         redactor = Redactor(()) if steps is None else steps.redactor
         if steps is not None:
             final = self._close_logs(steps, final, report.result_text if report else "", now)
@@ -182,9 +213,10 @@ class _Run:
 
     def _close_logs(self, steps: Steps, final: Record, answer: str, now: datetime) -> Record:
         reason = f" ({final.reason})" if final.reason else ""
-        steps.log.say(f"end: {final.status}{reason} at {iso(now)}")
+        waits = final.status is Status.RUNNING
+        steps.log.say(f"{'wait' if waits else f'end: {final.status}'}{reason} at {iso(now)}")
         steps.log.close()
-        if answer:
+        if answer and not waits:
             try:
                 Path(paths.result_file(final.project, final.id)).parent.mkdir(0o700, exist_ok=True)
                 text = steps.redactor.text(answer).encode("utf-8", "replace")
@@ -196,8 +228,17 @@ class _Run:
         return final.evolve(output=steps.log.tail())
 
 
+def _violated(violation: str, ended: Ended) -> Ended:
+    return Ended(Verdict(Status.FAILURE, Reason.CONTAINMENT, violation), ended.exit_code, ended.report)
+
+
 def _failed(reason: Reason, error: SchedulerError | OSError) -> Ended:
     return Ended(Verdict(Status.FAILURE, reason, _said(error)), None)
+
+
+def _sum(one: Any, other: Any) -> Any:
+    """Two numbers together, where either may be unknown."""
+    return other if one is None else one if other is None else one + other
 
 
 def _said(error: SchedulerError | OSError) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from scheduler.core.models import Task, UserSettings
 from scheduler.core.plain import Lines
@@ -31,13 +32,15 @@ SHELL = "/bin/sh"
 @dataclass(frozen=True)
 class Order:
     """A run that is to be carried out: its running record (that of a client has a session id when its steps begin), the
-    approved task and rules, and what `enable` recorded."""
+    approved task and rules, and what `enable` recorded. `place`: where it was, if it goes on after a usage limit; then
+    the record tells what it took so far."""
 
     record: Record
     task: Task
     rules: str | None
     path: str
     client: str | None
+    place: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,8 @@ class Steps:
         self._shop = shop
         self._folder = folder
         self._cancel = cancel
-        self._deadline = asyncio.get_running_loop().time() + order.task.execution.timeout
+        used = (order.record.duration or 0) / 1000
+        self._deadline = asyncio.get_running_loop().time() + order.task.execution.timeout - used
         self.env = _environment(order, shop, scratch)
         self.redactor = Redactor(known_values(self.env, order.task.execution.env))
         self.log = _Log(order, shop.now, self.redactor)
@@ -119,9 +123,12 @@ class Steps:
             binary,
             execution,
             session_id=str(self._order.record.session_id),
+            resume=self._order.place is not None,
             settings=claude.hook_settings(self._hook()),
         )
         prompt = claude.build_prompt(self._order.rules, execution.command)
+        if self._order.place is not None:
+            prompt = claude.GO_ON
         self.log.say(f"run: {os.path.basename(argv[0])} {' '.join(argv[1:6])}")
         reader, errors = ResultReader(self.redactor.text), Lines()
 

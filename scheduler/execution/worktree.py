@@ -83,12 +83,9 @@ def _create(tree: Worktree) -> None:
     with locked(tree.lock):
         if os.path.lexists(tree.path):
             raise SchedulerError(f"{tree.path} is in the way of the worktree", "move it away, then run the task again")
-        _make_branch(tree)
+        make_branch_held(tree)
         try:
-            if git.is_plain(tree.project):
-                _check_out(tree, _register(tree))
-            else:
-                _add(tree)
+            furnish_held(tree)
         except BaseException:
             with contextlib.suppress(SchedulerError, OSError):
                 remove_held(tree)
@@ -96,7 +93,16 @@ def _create(tree: Worktree) -> None:
             raise
 
 
-def _make_branch(tree: Worktree) -> None:
+def furnish_held(tree: Worktree) -> None:
+    """Make the folder, with the branch checked out; for who holds the repository's lock."""
+    if git.is_plain(tree.project):
+        _check_out(tree, _register(tree))
+    else:
+        _add(tree)
+
+
+def make_branch_held(tree: Worktree) -> None:
+    """Make the branch at its base; for who holds the repository's lock."""
     command = ("update-ref", "--end-of-options", tree.ref, tree.base, "0" * len(tree.base))
     done = git.run(tree.project.checkout, *command, check=False)
     if done.returncode < 0:

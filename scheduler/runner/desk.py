@@ -19,17 +19,18 @@ from scheduler.core.models import Task, iso
 from scheduler.core.record import Reason, Record, RunnerMark, Status
 from scheduler.disk.paths import Paths
 from scheduler.errors import SchedulerError
-from scheduler.execution import aftermath, run
+from scheduler.execution import run
 from scheduler.execution.agent import SupervisorPool
 from scheduler.runner.due import claim_due, new_record
+from scheduler.runner.floor import Floor
 from scheduler.runner.gate import Gate
-from scheduler.runner.ledger import Ledger
+from scheduler.runner.ledger import Ledger, read_record
 from scheduler.runner.projects import Projects
 from scheduler.runner.publish import Publisher
 from scheduler.runner.served import Served
 from scheduler.runner.skips import Skips
-from scheduler.runner.turns import Queued, Underway, listing
-from scheduler.store.state import State
+from scheduler.runner.turns import Queued, listing
+from scheduler.store.state import RunRow, State
 
 log = logging.getLogger("scheduler")
 
@@ -46,23 +47,18 @@ class Desk:
         projects: Projects,
         now: Callable[[], datetime],
     ) -> None:
-        self._paths = paths
         self._state = state
         self._projects = projects
         self._now = now
-        self._env = env
-        self._shop = run.Workshop(paths, pool, dict(env), now, state.update_run)
         self.mark = RunnerMark(host=socket.gethostname(), pid=os.getpid(), version=__version__)
         self._publisher = Publisher(paths, state, projects, self.mark, now())
         self.ledger = Ledger(paths, state, projects)
-        self._gate = Gate(state, projects)
+        self._gate = Gate(state, projects, now)
         self._skips = Skips(state, self.ledger, projects, self.mark)
         self.queue: list[Queued] = []
-        self.going: dict[str, Underway] = {}
+        self.floor = Floor(paths, env, state, pool, now, self._ended)
         self.wake = asyncio.Event()
         self._served: dict[str, int] = {}
-        self._sweeping: asyncio.Task[None] | None = None
-        self._unswept = False
         self._starts = 0
 
     # What is due
@@ -88,10 +84,17 @@ class Desk:
         return None if self._gate.shut else self._projects.nearest()
 
     def _enqueue(
-        self, record: Record, since: datetime, not_before: datetime | None = None, *, asked: bool = False
+        self,
+        record: Record,
+        since: datetime,
+        not_before: datetime | None = None,
+        *,
+        asked: bool = False,
+        place: Mapping[str, Any] | None = None,
     ) -> None:
-        waiting = Waiting(record.id, record.project, record.task_id, since, not_before, record.isolated, asked)
-        self.queue.append(Queued(record, waiting))
+        who = (record.id, record.project, record.task_id)
+        waiting = Waiting(*who, since, not_before, record.isolated, asked, begun=place is not None)
+        self.queue.append(Queued(record, waiting, place))
         self.wake.set()
 
     def requeue(self, record: Record, not_before: datetime | None) -> None:
@@ -100,9 +103,18 @@ class Desk:
         asked = record.triggered_by == "manual"
         self._enqueue(record.evolve(runner=self.mark), since, not_before, asked=asked)
 
+    def wait(self, row: RunRow) -> None:
+        """Queue a run that goes on when a usage limit has ended."""
+        record = read_record(row.record)
+        if record.cost_usd is not None:
+            self._state.spent(record.id, record.cost_usd, self._now())
+        self._projects.changed.add(record.project)
+        asked = record.triggered_by == "manual"
+        self._enqueue(record.evolve(runner=self.mark), record.started_at, asked=asked, place=row.place or {})
+
     def knows(self, run_id: str) -> bool:
         """Whether a run of this runner's is queued or under way."""
-        return run_id in self.going or any(q.record.id == run_id for q in self.queue)
+        return run_id in self.floor.going or any(q.record.id == run_id for q in self.queue)
 
     # Whose turn it is
 
@@ -111,7 +123,7 @@ class Desk:
         by_id = {q.record.id: q for q in self.queue}
         waiting = [q.waiting for q in self.queue]
         while True:
-            going = [u.going for u in self.going.values()]
+            going = [u.going for u in self.floor.going.values()]
             room = len(going) < self._projects.settings.max_concurrent
             for turn in lifecycle.in_turn(waiting, going, self._served, now):
                 if self._move(by_id[turn.run_id], going, room, now):
@@ -127,17 +139,24 @@ class Desk:
         if served is None and record.project in self._projects.served:
             return False  # its config changed this moment; the next look reads it first
         task = served.tasks.get(record.task_id) if served else None
+        if served is None and queued.place is not None:
+            return False  # it waits for its project to be enabled again
         trusted = served is None or served.suspended is None  # a project that is not served was switched off
-        hold = self._gate.hold(record.project, task, now) if task else None
+        holds = self._gate.over(record.project, task, now) if task else []
         shut = self._gate.shut
-        decision = lifecycle.decide(queued.waiting, task, going, trusted=trusted, hold=hold, quiet=shut)
+        decision = lifecycle.decide(queued.waiting, task, going, trusted=trusted, holds=holds, quiet=shut)
         if decision.move is Move.SKIP:
             self.queue.remove(queued)
             skipped = record.evolve(status=Status.SKIPPED, reason=decision.reason, completed_at=now)
             self.close_record(skipped)
             return True
+        if decision.move is Move.GIVE_UP:
+            self.queue.remove(queued)
+            why = "its task was removed, disabled or changed while it waited for a usage limit to end"
+            self.floor.give_up(record, queued.place, why)
+            return True
         if decision.move is Move.CANCEL_OTHER:
-            for other in self.going.values():
+            for other in self.floor.going.values():
                 if (other.record.project, other.record.task_id) == (record.project, record.task_id):
                     other.cancel.set()
         if decision.move is Move.START and room and served is not None and task is not None:
@@ -147,44 +166,26 @@ class Desk:
         return False
 
     def _start(self, queued: Queued, served: Served, task: Task, now: datetime) -> None:
-        record = queued.record.evolve(started_at=now, isolated=task.execution.worktree.enabled)
-        underway = Underway(record, Going(record.id, record.project, task.id, record.isolated))
-        order = run.Order(record, task, served.rules, served.trusted.path, served.trusted.client)
+        record = queued.record
+        if queued.place is None:
+            record = record.evolve(started_at=now, isolated=task.execution.worktree.enabled)
+        trusted = served.trusted
+        order = run.Order(record, task, served.rules, trusted.path, trusted.client, queued.place)
         self._starts += 1
         self._served[record.project] = self._starts
         self._projects.changed.add(record.project)
-        self.going[record.id] = underway
-        underway.work = asyncio.create_task(self._carry(order, underway), name=f"run {record.id[:8]}")
+        self.floor.start(order, self._projects.settings)
 
-    async def _carry(self, order: run.Order, underway: Underway) -> None:
-        record = underway.record
-        try:
-            shop = self._shop.with_settings(self._projects.settings)
-            final = await run.carry_out(order, shop, underway.cancel)
-        except Exception as error:
-            log.exception("run %s ended by a bug", record.id)
-            final = await self._rescue(record, error)
-        del self.going[record.id]
-        self.close_record(final)
-        self.sweep()
+    def _ended(self, record: Record) -> None:
+        """A run is off the floor: it has ended, or waits for a usage limit to end."""
+        row = self._state.run(record.id) if record.status is Status.RUNNING else None
+        if row is not None:
+            self._gate.limit(record)
+            self.wait(row)
+            return
+        self._gate.judge_account(record)
+        self.close_record(record)
         self.wake.set()
-
-    async def _rescue(self, record: Record, error: Exception) -> Record:
-        """The record of a run that a bug of ours ended; its work is saved as after a crash."""
-        final = record.evolve(
-            status=Status.FAILURE,
-            reason=Reason.CRASHED,
-            completed_at=self._now(),
-            error=f"a bug of the scheduler ended this run: {error!r:.300}; see {self._paths.runner_log}",
-        )
-        place = next((row.place for row in self._state.runs() if row.run_id == record.id), None)
-        if place is None or "worktree" not in place:
-            return final
-        try:
-            return await asyncio.to_thread(aftermath.recover, self._paths, final, place, self._env)
-        except Exception:  # a second bug must not keep the run on the list of those under way for ever
-            log.exception("the work of run %s was not saved", record.id)
-            return final.evolve(notes=(f"its worktree {place['worktree']} stays as it is",))
 
     # On record
 
@@ -229,53 +230,35 @@ class Desk:
 
     def cancel(self, run_id: str) -> str:
         """Stop a run under way, or take it off the queue; its id."""
-        underway = self.going.get(run_id)
-        if underway is not None:
-            underway.cancel.set()
+        if self.floor.cancel(run_id):
             return run_id
         for queued in self.queue:
             if queued.record.id == run_id:
                 self.queue.remove(queued)
+                if queued.place is not None:
+                    why = "cancelled while it waited for a usage limit to end"
+                    self.floor.give_up(queued.record, queued.place, why)
+                    return run_id
                 self.close_record(
                     queued.record.evolve(status=Status.SKIPPED, reason=Reason.CANCELLED, completed_at=self._now())
                 )
                 return run_id
         raise SchedulerError(f"no run {run_id!r:.60} is under way", "see 'status'")
 
-    def cancel_all(self) -> None:
-        """Stop every run under way."""
-        for underway in self.going.values():
-            underway.cancel.set()
-
     def tasks(self) -> set[tuple[str, str]]:
         """(project, task) of all that runs or is queued."""
-        records = [u.record for u in self.going.values()] + [q.record for q in self.queue]
+        records = [u.record for u in self.floor.going.values()] + [q.record for q in self.queue]
         return {(record.project, record.task_id) for record in records}
 
     def status(self) -> dict[str, Any]:
         """Runs under way and queued, for the control socket."""
-        return listing(self.going.values(), self.queue)
+        return listing(self.floor.going.values(), self.queue)
 
     def publish(self, now: datetime) -> None:
         """Bring the hooks' glance up to date, in the background."""
-        self._publisher.publish(now, [u.going for u in self.going.values()])
-
-    def sweep(self) -> None:
-        """Delete the folders of removed worktrees, in the background."""
-        self._unswept = True
-        if self._sweeping is None or self._sweeping.done():
-            self._sweeping = asyncio.create_task(self._sweep())
-
-    async def _sweep(self) -> None:
-        while self._unswept:  # by a run that ended while the last sweep was under way
-            self._unswept = False
-            for complaint in await asyncio.to_thread(aftermath.empty_trash, self._paths):
-                log.warning(complaint)
+        self._publisher.publish(now, [u.going for u in self.floor.going.values()])
 
     async def close(self) -> None:
         """Wait for what is under way in the background."""
-        tasks = [u.work for u in self.going.values() if u.work is not None]
-        await asyncio.gather(*tasks, return_exceptions=True)
-        if self._sweeping is not None:
-            await self._sweeping
+        await self.floor.close()
         await self._publisher.close()

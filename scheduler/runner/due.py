@@ -40,7 +40,7 @@ def claim_due(
             continue
         task = served.tasks[task_id]
         for hold in holds:
-            if not hold.covers(root, task) or hold.since > now:
+            if not hold.passes_over(root, task) or hold.since > now:
                 continue
             if hold.since > known.handled_until:  # as a rule the runner has dealt with all that came before it
                 claimed += _claim_task(root, task, known, state, hold.since, mark)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 
-from scheduler.core.limits import Cause, Hold, is_too_often, quiet_until
+from scheduler.core.limits import Cause, Hold, is_too_often, of_the_account, quiet_until
 from scheduler.core.models import Task
-from scheduler.core.record import Record
+from scheduler.core.record import Record, Status
 from scheduler.runner.projects import Projects
 from scheduler.store.state import State
 
@@ -15,9 +16,10 @@ class Gate:
     """The holds as of the last look. `shut`: nothing starts by itself, in quiet hours and while the user's limits are
     unknown."""
 
-    def __init__(self, state: State, projects: Projects) -> None:
+    def __init__(self, state: State, projects: Projects, now: Callable[[], datetime]) -> None:
         self._state = state
         self._projects = projects
+        self._now = now
         self.holds: list[Hold] = []
         self.shut = False
 
@@ -30,25 +32,44 @@ class Gate:
         for hold in {*before} ^ {*self.holds}:
             self._projects.changed |= {root for root in self._projects.served if hold.project in ("", root)}
 
-    def over(self, root: str, task: Task) -> list[Hold]:
-        """Those that cover a task, in the order in which they began; also those that are over and not settled."""
-        return [hold for hold in self.holds if hold.covers(root, task)]
-
-    def hold(self, root: str, task: Task, now: datetime) -> Hold | None:
-        """What keeps a task from starting now."""
-        return next((hold for hold in self.over(root, task) if not hold.is_over(now)), None)
+    def over(self, root: str, task: Task, now: datetime) -> list[Hold]:
+        """What keeps a task from starting now, in the order in which it began."""
+        return [hold for hold in self.holds if hold.covers(root, task) and not hold.is_over(now)]
 
     def count_failure(self, record: Record, task: Task) -> Record:
         """Pause the task of a run that failed for good, where that was once too often; the record, with a note then."""
         state = self._state.task(record.project, task.id)
         failures = 1 if state is None else state.failures + 1
         now = record.completed_at or record.started_at
-        paused = any(hold.cause is Cause.FAILURES and not hold.is_over(now) for hold in self.over(record.project, task))
+        paused = any(hold.cause is Cause.FAILURES for hold in self.over(record.project, task, now))
         if paused or not is_too_often(task, failures):
             return record
         self._state.holds.put(Hold(record.project, task.id, Cause.FAILURES, now, None, "scheduler", record.id))
         note = f"paused: {failures} failures in a row; 'resume {task.id}' lets it run again"
         return record.evolve(notes=(*(record.notes or ()), note))
+
+    def limit(self, record: Record) -> None:
+        """All claude tasks wait until the usage limit ends that a run has met."""
+        now, until = self._now(), record.resets_at
+        assert until is not None
+        for hold in self._state.holds.all():
+            if hold.cause is Cause.USAGE_LIMIT and hold.until is not None and not hold.is_over(now):
+                until = max(until, hold.until)
+        self._put(Cause.USAGE_LIMIT, until, record)
+
+    def judge_account(self, record: Record) -> None:
+        """What the end of a claude run says of the account: it may hold all claude tasks, or let them go again."""
+        cause = of_the_account(record.status, record.reason)
+        if cause is not None and not any(h.cause is cause and not h.is_over(self._now()) for h in self.holds):
+            self._put(cause, None, record)
+        elif record.status is Status.SUCCESS and record.session_id is not None:
+            if any(hold.cause in (Cause.AUTH, Cause.CREDIT) for hold in self.holds):
+                self._state.holds.lift("", "", (Cause.AUTH, Cause.CREDIT), self._now())
+
+    def _put(self, cause: Cause, until: datetime | None, record: Record) -> None:
+        said = (record.error or cause.value)[:200]
+        self._state.holds.put(Hold("", "", cause, self._now(), until, said, record.id))
+        self.look(self._now())
 
     def settle(self, now: datetime) -> None:
         """Forget the holds that are over, once all that came due under them is passed over."""

@@ -107,8 +107,8 @@ class Runner:
 
     def _over(self) -> bool:
         if self.stopping:
-            return not self.desk.going
-        if self.projects.served or self.desk.going or self.desk.queue:
+            return not self.desk.floor.going
+        if self.projects.served or self.desk.floor.going or self.desk.queue:
             self._idle_since = None
             return False
         time = asyncio.get_running_loop().time()
@@ -119,7 +119,7 @@ class Runner:
         """Start nothing any more; end when the runs under way have ended. `at_once` cancels them."""
         self.stopping = True
         if at_once:
-            self.desk.cancel_all()
+            self.desk.floor.cancel()
         self.desk.wake.set()
 
     def reload(self) -> None:

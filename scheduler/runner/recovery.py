@@ -39,7 +39,7 @@ async def recover(paths: Paths, env: Mapping[str, str], state: State, desk: Desk
         if last["status"] == "running" and last["id"] not in known:
             await _settle_unknown(paths, env, last, desk, now)
     await asyncio.to_thread(aftermath.clear_scratch, paths)
-    desk.sweep()
+    desk.floor.sweep()
 
 
 def _complete_history(paths: Paths, now: datetime) -> None:
@@ -57,6 +57,9 @@ async def _settle(paths: Paths, env: Mapping[str, str], row: RunRow, desk: Desk,
     if row.phase == "queued" and record.status is Status.RUNNING:
         held = (row.place or {}).get("notBefore")
         desk.requeue(record, datetime.fromisoformat(held) if held else None)
+        return
+    if row.phase == "waiting":
+        desk.wait(row)
         return
     if row.phase == "running":
         await _see_ended(row.process)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,10 +14,11 @@ from scheduler.core.record import Record
 
 @dataclass
 class Queued:
-    """A claimed run that has not begun."""
+    """A claimed run that has not begun; or one that waits for a usage limit to end, at its `place`."""
 
     record: Record
     waiting: Waiting
+    place: Mapping[str, Any] | None = None
 
 
 @dataclass
@@ -30,8 +31,8 @@ class Underway:
     work: asyncio.Task[None] | None = None
 
 
-def listing(going: Iterable[Underway], queue: Iterable[Queued]) -> dict[str, Any]:
-    """Runs under way and queued, for the control socket."""
+def listing(going: Iterable[Underway], queue: Sequence[Queued]) -> dict[str, Any]:
+    """Runs under way, queued, and waiting for a usage limit to end, for the control socket."""
     return {
         "running": [
             {
@@ -41,7 +42,16 @@ def listing(going: Iterable[Underway], queue: Iterable[Queued]) -> dict[str, Any
             }
             for u in going
         ],
-        "queued": [{**_named(q.record), "scheduledFor": iso(q.waiting.not_before or q.waiting.since)} for q in queue],
+        "queued": [
+            {**_named(q.record), "scheduledFor": iso(q.waiting.not_before or q.waiting.since)}
+            for q in queue
+            if q.place is None
+        ],
+        "waiting": [
+            {**_named(q.record), "until": None if q.record.resets_at is None else iso(q.record.resets_at)}
+            for q in queue
+            if q.place is not None
+        ],
     }
 
 

@@ -38,9 +38,11 @@ class TaskState:
 
 @dataclass(frozen=True)
 class RunRow:
-    """A run under way. `phase`: `queued` (claimed, not begun) or `running`. `record` is its latest record's JSON.
+    """A run under way. `phase`: `queued` (claimed, not begun), `running`, `waiting` (for a usage limit to end), `ended`
+    (not yet on record). `record` is its latest record's JSON.
 
-    `place`: commonDir, worktree, branch, base (once known). `process`: pid, started, boot of its supervisor.
+    `place`: worktree, branch, base (once known); notBefore of a retry; resumeAt and waits (how many) of one that waits.
+    `process`: pid, started, boot of its supervisor.
     """
 
     run_id: str
@@ -58,11 +60,13 @@ def _time(text: str | None) -> datetime | None:
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of a project: its tasks by id, the holds that can cover them, and what was passed over so far."""
+    """What is known of a project: its tasks by id, the holds that can cover them, what was passed over so far, and the
+    runs that wait for a usage limit to end."""
 
     tasks: Mapping[str, TaskState] = field(default_factory=dict)
     holds: Sequence[Hold] = ()
     tallies: Sequence[Tally] = ()
+    waiting: Sequence[RunRow] = ()
 
 
 class State:
@@ -138,7 +142,9 @@ class State:
     def known(self, project: str, budgets: Budgets, now: datetime) -> Known:
         """What is known of a project."""
         holds = [hold for hold in self.all_holds(budgets, now) if hold.project in ("", project)]
-        return Known(self.tasks(project), holds, [t for t in self.holds.tallies() if t.project == project])
+        tallies = [tally for tally in self.holds.tallies() if tally.project == project]
+        waiting = [row for row in self.runs() if row.phase == "waiting" and row.project == project]
+        return Known(self.tasks(project), holds, tallies, waiting)
 
     def task(self, project: str, task: str) -> TaskState | None:
         """What is known of one task."""
@@ -228,6 +234,15 @@ class State:
         """Runs that are queued or under way, oldest first."""
         rows = self._db.read("SELECT run_id, project, task, phase, record, place, process FROM runs ORDER BY rowid")
         return [RunRow(r[0], r[1], r[2], r[3], json.loads(r[4]), _json(r[5]), _json(r[6])) for r in rows]
+
+    def run(self, run_id: str) -> RunRow | None:
+        """One of them."""
+        return next((row for row in self.runs() if row.run_id == run_id), None)
+
+    def spent(self, run_id: str, usd: float, now: datetime) -> None:
+        """A run that waits has cost so much until now; its end adds the rest."""
+        with self._db.writing() as db:
+            add_cost(db, run_id, usd, now)
 
     def attempts(self, project: str, task: str, scheduled_for: datetime) -> int:
         """How many attempts of an occurrence were claimed."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import signal
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +21,6 @@ from tests.client import API_KEY, LOGGED_OUT, SUBSCRIPTION, client_environment
 from tests.repos import git
 from tests.rig import Rig, rig, shell_task, wait_until
 from tests.runs import branch_tree, branches, changed, discarded_tree, fingerprint, nothing_left
-from tests.scenarios import RESETS_AT
 from tests.standin import StandIn, Turn, failure, text, tool, usage_limit
 
 PROMPT = "do the work"
@@ -137,7 +139,6 @@ ENDS: dict[str, tuple[list[Turn], dict[str, Any], Mapping[str, str], str]] = {
     "too many turns": ([WRITE, tool("Bash", command="true")], {**SKIP, "maxTurns": 2}, API_KEY, "max-turns"),
     "budget": ([WRITE, tool("Bash", command="true")], {**SKIP, "maxBudgetUsd": 0.0001}, API_KEY, "budget"),
     "denied tool": ([WRITE, tool("Bash", command="curl x.invalid"), text("No.")], {}, API_KEY, "denied-tools"),
-    "usage limit": ([WRITE, usage_limit(RESETS_AT)], {}, SUBSCRIPTION, "usage-limit"),
     "logged out": ([text("never asked")], {}, LOGGED_OUT, "auth"),
 }
 
@@ -157,12 +158,51 @@ def test_each_bad_end_is_on_record_and_undone(own: Rig, api: StandIn, client: Pa
         assert "discardedRef" not in record
     elif name != "budget":  # which some clients look at before they do what they were told, and some after it
         assert discarded_tree(own.project, record)["made.txt"][1] == b"work\n"
-    if name == "usage limit":
-        assert datetime.fromisoformat(record["resetsAt"]).timestamp() == RESETS_AT
-    else:
-        assert "resetsAt" not in record
+    assert "resetsAt" not in record
     if name in ("too many turns", "budget"):
         assert record["turns"] >= 1 and record["costUsd"] > 0
+
+
+def waits(own: Rig, run: str) -> dict[str, Any]:
+    """The record of a run, once it waits for a usage limit to end."""
+    found = wait_until(lambda: [r for r in own.records() if r["id"] == run and r.get("reason") == "usage-limit"])[0]
+    assert found["status"] == "running"
+    return found
+
+
+@pytest.mark.parametrize("begun", [True, False], ids=["in the middle", "at once"])
+@pytest.mark.parametrize("meanwhile", ["nothing", "the runner is killed", "the worktree goes"])
+def test_a_usage_limit_is_waited_for_and_the_session_goes_on(
+    own: Rig, api: StandIn, client: Path, begun: bool, meanwhile: str
+) -> None:
+    log_in(own, api, SUBSCRIPTION)
+    ends = int(time.time()) + 6
+    api.play([*([WRITE] if begun else []), usage_limit(ends)])
+    own.enable(task(policy={"retries": 1}), client=os.path.abspath(client))
+    pid = own.start()
+    run = own.run("job")
+    record = waits(own, run)
+    assert datetime.fromisoformat(record["resetsAt"]).timestamp() == ends
+    asked = len(api.turns)
+    api.play([tool("Write", file_path="rest.txt", content="rest\n"), text("The rest is done.")])
+    if meanwhile == "the runner is killed":
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not Path(f"/proc/{pid}").exists())
+        own.start()
+    elif meanwhile == "the worktree goes":
+        shutil.rmtree(record["worktreePath"])
+    final = own.record(run)
+
+    assert (final["status"], final.get("reason"), final["attempt"]) == ("success", None, 1), final
+    assert datetime.fromisoformat(final["completedAt"]).timestamp() >= ends
+    assert final["sessionId"] == record["sessionId"]
+    tree = branch_tree(own.project, final)
+    assert tree["rest.txt"][1] == b"rest\n"
+    assert ("made.txt" in tree) is (begun and meanwhile != "the worktree goes")
+    said = api.turns[asked].said
+    assert PROMPT in said and "A usage limit stopped you" in said
+    assert final["costUsd"] > 0 and len(own.task_records("job")) == 1
+    nothing_left(own)
 
 
 def test_a_denied_tool_may_be_accepted(own: Rig, api: StandIn, client: Path) -> None:

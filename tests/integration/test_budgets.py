@@ -127,7 +127,8 @@ def _entry(own: Rig) -> dict[str, Any]:
 
 def test_the_budget_of_a_task_leaves_the_others_alone(own: Rig, puppet: Puppet) -> None:
     own.settings(budgets={"taskPerDay": 0.5})
-    puppet.plays(act(0.6), act(0.1))
+    puppet.plays(act(0.6), task="dear")
+    puppet.plays(act(0.1), task="cheap")
     own.enable(claude_task("dear"), claude_task("cheap", trigger=EACH_SECOND), client=str(puppet.path))
     own.start()
     own.run_to_end("dear")

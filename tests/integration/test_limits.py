@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from scheduler.core.parse import trigger_digest
+from scheduler.core.limits import Cause, Hold
 from scheduler.disk import paths as places
-from scheduler.store import config, history
+from scheduler.store import history
 from scheduler.store.state import State
 from tests.command import Command
 from tests.rig import Rig, rig, shell_task, soon, wait_until
@@ -45,14 +45,6 @@ def entry(own: Rig) -> dict[str, Any]:
 
 def open_kinds(own: Rig) -> list[str]:
     return [matter["kind"] for matter in entry(own).get("open", ())]
-
-
-def handled_since(own: Rig, task_id: str, since: datetime) -> None:
-    """As though the runner had dealt with the task at `since`, and not been there after it."""
-    task = config.read_source(str(own.project)).parse().task(task_id)
-    state = State(own.paths.state_db, since)
-    state.sync(str(own.project), [(task_id, trigger_digest(task), True)], since)
-    state.close()
 
 
 def test_a_pause_starts_nothing_and_is_one_record_that_counts(own: Rig, cli: Command) -> None:
@@ -130,12 +122,10 @@ def _holds(own: Rig) -> list[Any]:
 
 def test_what_came_due_in_a_pause_that_no_runner_saw_is_told_as_paused(own: Rig, cli: Command) -> None:
     """The runner was off for an hour; in the middle of it the task was paused for twenty minutes."""
-    own.enable(shell_task("often", "true", trigger={"type": "cron", "expression": "* * * * *", "timezone": "UTC"}))
     now = datetime.now(timezone.utc).replace(second=30, microsecond=0)
-    handled_since(own, "often", now - timedelta(hours=1))
+    often = shell_task("often", "true", trigger={"type": "cron", "expression": "* * * * *", "timezone": "UTC"})
+    own.enable(often, since=now - timedelta(hours=1))
     state = State(own.paths.state_db, now)
-    from scheduler.core.limits import Cause, Hold
-
     begin, end = now - timedelta(minutes=40), now - timedelta(minutes=20)
     state.holds.put(Hold(str(own.project), "often", Cause.USER, begin, end, "sam"))
     state.close()
@@ -166,7 +156,6 @@ def test_a_pause_and_its_count_survive_a_kill(own: Rig, cli: Command) -> None:
 
 def test_a_once_task_whose_moment_passes_in_a_pause_is_done(own: Rig, cli: Command) -> None:
     own.enable(shell_task("once", "true", trigger={"type": "once", "at": soon(1)}))
-    handled_since(own, "once", datetime.now(timezone.utc))
     cli("pause", "once")
     own.start()
     (record,) = wait_until(lambda: skipped(own, "once", "paused"))

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from scheduler.core.lifecycle import Going, Move, Waiting, decide, in_turn, retry_at
+from scheduler.core.limits import Cause, Hold
 from scheduler.core.models import Task, from_json
 from scheduler.core.record import Reason, Status
 from tests.rig import shell_task
@@ -91,7 +92,18 @@ def test_retries_double_their_delay_and_end() -> None:
 
 
 @pytest.mark.parametrize(
-    "reason", [Reason.CANCELLED, Reason.AUTH, Reason.DENIED_TOOLS, Reason.CONTAINMENT, Reason.COMMIT_REJECTED]
+    "reason",
+    [
+        Reason.CANCELLED,
+        Reason.AUTH,
+        Reason.CREDIT,
+        Reason.BUDGET,
+        Reason.MAX_TURNS,
+        Reason.USAGE_LIMIT,
+        Reason.DENIED_TOOLS,
+        Reason.CONTAINMENT,
+        Reason.COMMIT_REJECTED,
+    ],
 )
 def test_what_another_try_cannot_mend_is_not_tried_again(reason: Reason) -> None:
     assert retry_at(task(policy={"retries": 5}), Status.FAILURE, reason, 1, NOW) is None
@@ -99,3 +111,61 @@ def test_what_another_try_cannot_mend_is_not_tried_again(reason: Reason) -> None
 
 def test_success_is_not_tried_again() -> None:
     assert retry_at(task(policy={"retries": 5}), Status.SUCCESS, None, 1, NOW) is None
+
+
+def held(cause: Cause) -> Hold:
+    return Hold("", "", cause, NOW, None, "somebody")
+
+
+CLAUDE = {"execution": {"type": "claude"}}
+
+
+@pytest.mark.parametrize(
+    ("cause", "reason", "asked"),
+    [
+        (Cause.USER, Reason.PAUSED, Move.START),
+        (Cause.FAILURES, Reason.PAUSED, Move.START),
+        (Cause.BUDGET, Reason.BUDGET, Move.START),
+        (Cause.AUTH, Reason.AUTH, Move.START),
+        (Cause.CREDIT, Reason.CREDIT, Move.START),
+        (Cause.USAGE_LIMIT, Reason.USAGE_LIMIT, Move.WAIT),
+    ],
+)
+def test_a_hold_skips_what_comes_by_the_clock(cause: Cause, reason: Reason, asked: Move) -> None:
+    holds = [held(cause)]
+    decision = decide(waiting(), task(**CLAUDE), [], trusted=True, holds=holds)
+    assert (decision.move, decision.reason) == (Move.SKIP, reason)
+    assert decide(waiting(asked=True), task(**CLAUDE), [], trusted=True, holds=holds).move is asked
+    assert decide(waiting(begun=True), task(**CLAUDE), [], trusted=True, holds=holds).move is Move.WAIT
+
+
+def test_under_a_usage_limit_retries_and_queues_wait() -> None:
+    holds = [held(Cause.USAGE_LIMIT)]
+    queue = task(**CLAUDE, policy={"overlap": "queue"})
+    assert decide(waiting(), queue, [], trusted=True, holds=holds).move is Move.WAIT
+    assert decide(waiting(not_before=NOW), task(**CLAUDE), [], trusted=True, holds=holds).move is Move.WAIT
+    both = [held(Cause.BUDGET), *holds]
+    assert decide(waiting(), queue, [], trusted=True, holds=both).reason is Reason.BUDGET
+    assert decide(waiting(asked=True), queue, [], trusted=True, holds=both).move is Move.WAIT
+
+
+def test_in_quiet_hours_only_what_is_asked_for_starts() -> None:
+    assert decide(waiting(), task(), [], trusted=True, quiet=True).move is Move.WAIT
+    assert decide(waiting(begun=True), task(**CLAUDE), [], trusted=True, quiet=True).move is Move.WAIT
+    assert decide(waiting(asked=True), task(), [], trusted=True, quiet=True).move is Move.START
+
+
+def test_a_run_that_has_begun_is_never_skipped() -> None:
+    begun = waiting(begun=True)
+    assert decide(begun, task(**CLAUDE), [], trusted=True).move is Move.START
+    assert decide(begun, None, [], trusted=False).move is Move.WAIT
+    assert decide(begun, task(**CLAUDE), [SAME], trusted=True).move is Move.WAIT
+    for gone in (None, task(**CLAUDE, enabled=False), task()):
+        assert decide(begun, gone, [], trusted=True).move is Move.GIVE_UP
+    asked = waiting(begun=True, asked=True)
+    assert decide(asked, task(**CLAUDE, enabled=False), [], trusted=True).move is Move.START
+
+
+@pytest.mark.parametrize("reason", [Reason.PRECHECK_ERROR, Reason.OVERLOADED, Reason.CRASHED, Reason.VERIFY_FAILED])
+def test_what_another_try_may_mend_is_tried_again(reason: Reason) -> None:
+    assert retry_at(task(policy={"retries": 5}), Status.FAILURE, reason, 1, NOW) is not None

@@ -7,7 +7,17 @@ from typing import Any
 
 import pytest
 
-from scheduler.core.limits import Cause, Hold, is_failure, is_too_often, over_budget, quiet_until, starts_again
+from scheduler.core.limits import (
+    Cause,
+    Hold,
+    is_failure,
+    is_too_often,
+    of_the_account,
+    over_budget,
+    quiet_until,
+    resume_at,
+    starts_again,
+)
 from scheduler.core.models import Budgets, QuietHours, Task, from_json
 from scheduler.core.record import Reason, Status
 from tests.rig import shell_task
@@ -64,6 +74,8 @@ def test_a_task_starts_again_when_the_last_hold_ends_by_itself() -> None:
         (Status.FAILURE, Reason.CRASHED, True),
         (Status.TIMEOUT, None, True),
         (Status.FAILURE, Reason.CANCELLED, None),
+        (Status.FAILURE, Reason.AUTH, None),
+        (Status.FAILURE, Reason.CREDIT, None),
         (Status.SKIPPED, Reason.OVERLAP, None),
         (Status.RUNNING, None, None),
     ],
@@ -167,3 +179,36 @@ def test_a_budget_lets_shell_tasks_go_on() -> None:
     assert all_of_it.words() == "kept back by the budget of a day ($3.50 of $1.00)"
     assert not all_of_it.covers("/p", task())
     assert all_of_it.covers("/p", task(execution={"type": "claude"}))
+
+
+@pytest.mark.parametrize(
+    ("resets_at", "waits", "expected"),
+    [
+        (NOW + 5 * HOUR, 0, NOW + 5 * HOUR),
+        (NOW + 5 * HOUR, 9, NOW + 5 * HOUR),
+        (NOW + 3650 * 24 * HOUR, 0, NOW + 8 * 24 * HOUR),
+        (None, 0, NOW + HOUR / 60),
+        (NOW, 1, NOW + HOUR / 30),
+        (NOW - HOUR, 3, NOW + 8 * HOUR / 60),
+        (None, 99, NOW + HOUR),
+    ],
+)
+def test_when_a_run_goes_on_after_a_limit(resets_at: datetime | None, waits: int, expected: datetime) -> None:
+    assert resume_at(resets_at, NOW, waits) == expected
+
+
+def test_which_ends_are_the_account_s() -> None:
+    assert of_the_account(Status.FAILURE, Reason.AUTH) is Cause.AUTH
+    assert of_the_account(Status.FAILURE, Reason.CREDIT) is Cause.CREDIT
+    assert of_the_account(Status.FAILURE, Reason.EXIT_CODE) is None
+    assert of_the_account(Status.SKIPPED, Reason.AUTH) is None
+
+
+def test_a_usage_limit_passes_over_what_is_not_to_be_queued() -> None:
+    limit = hold("", cause=Cause.USAGE_LIMIT, until=NOW + HOUR)
+    claude = {"execution": {"type": "claude"}}
+    assert limit.passes_over("/p", task(**claude))
+    queued = task(**claude, policy={"overlap": "queue"})
+    assert limit.covers("/p", queued) and not limit.passes_over("/p", queued)
+    assert not limit.covers("/p", task())
+    assert hold(cause=Cause.USER).passes_over("/p", queued)

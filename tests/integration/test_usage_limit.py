@@ -1,0 +1,314 @@
+"""What the client's account does to runs: a usage limit is waited for; no login, no credit hold claude tasks back."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import repos
+from tests.command import Command
+from tests.puppet import Puppet, act, limited, refused
+from tests.rig import Rig, rig, shell_task, wait_until
+from tests.runs import branch_tree, discarded_tree, nothing_left
+
+EACH_SECOND = {"type": "interval", "every": 1}
+LONG = 60.0  # seconds: a limit that does not end during the test
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Rig]:
+    with rig(tmp_path, {"TZ": "UTC"}) as made:
+        yield made
+
+
+@pytest.fixture
+def cli(own: Rig) -> Command:
+    return Command(own.project, own.env)
+
+
+@pytest.fixture
+def puppet(tmp_path: Path) -> Puppet:
+    return Puppet(tmp_path / "client")
+
+
+def claude_task(task_id: str, **fields: Any) -> dict[str, Any]:
+    execution = {"type": "claude", **fields.pop("execution", {})}
+    return shell_task(task_id, "do it", execution=execution, **fields)
+
+
+def waiting(own: Rig, run: str) -> dict[str, Any]:
+    """The record of a run, once it waits."""
+    look = lambda: [r for r in own.records() if r["id"] == run and r.get("reason") == "usage-limit"]  # noqa: E731
+    return wait_until(look, what=f"for the wait of {run}\n{own.log()}")[0]
+
+
+def place(own: Rig, run: str) -> tuple[str, dict[str, Any]]:
+    """Phase and place of a run that `state.db` knows."""
+    db = sqlite3.connect(own.paths.state_db)
+    (row,) = db.execute("SELECT phase, place FROM runs WHERE run_id=?", (run,)).fetchall()
+    db.close()
+    return row[0], json.loads(row[1])
+
+
+def entry(own: Rig) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(Path(own.paths.glance).read_text())["projects"][str(own.project)]
+    return found
+
+
+def matters(own: Rig, kind: str) -> list[dict[str, Any]]:
+    return [matter for matter in entry(own)["open"] if matter["kind"] == kind]
+
+
+def test_a_run_waits_for_the_end_of_a_limit_and_goes_on_where_it_was(own: Rig, cli: Command, puppet: Puppet) -> None:
+    ends = time.time() + 4
+    steps = {"precheck": "echo x >> $SCHEDULER_PROJECT/../prechecks", "verify": "test -f two.txt",
+             "worktree": {"setup": "echo x >> $SCHEDULER_PROJECT/../setups"}}  # fmt: skip
+    two = act(0.25, files={"two.txt": "2\n"}, seconds=0.5)
+    puppet.plays(limited(ends, 0.5, files={"one.txt": "1\n"}), two, task="job")
+    own.enable(
+        claude_task("job", execution=steps, policy={"retries": 1, "retryDelay": 0}),
+        claude_task("other", trigger=EACH_SECOND),
+        shell_task("free", "true", trigger=EACH_SECOND),
+        client=str(puppet.path),
+    )  # fmt: skip
+    own.start()
+    run = own.run("job")
+    record = waiting(own, run)
+    assert (record["status"], record.get("completedAt")) == ("running", None)
+    assert datetime.fromisoformat(record["resetsAt"]).timestamp() == int(ends)
+    phase, where = place(own, run)
+    assert (phase, where["waits"], where["resumeAt"]) == ("waiting", 1, record["resetsAt"])
+    assert Path(record["worktreePath"], "one.txt").exists()
+    status = cli("status", "--json").json
+    assert [w["runId"] for w in status["waiting"]] == [run] and status["running"] == []
+    assert "waits for a usage limit to end (You've hit your session limit)" in cli("status").out
+    wait_until(lambda: matters(own, "usage-limit"))
+    (matter,) = matters(own, "usage-limit")
+    assert (matter["run"], matter["task"], matter["until"]) == (run[:8], "job", int(ends))
+    final = own.record(run)
+    assert (final["status"], final.get("reason"), final["attempt"]) == ("success", None, 1)
+    assert datetime.fromisoformat(final["completedAt"]).timestamp() > int(ends)
+    assert (final["costUsd"], final["turns"], final["startedAt"]) == (0.75, 2, record["startedAt"])
+    assert {"one.txt", "two.txt"} <= branch_tree(own.project, final).keys()
+    first, second = puppet.calls_for("job")
+    assert f"--session-id={final['sessionId']}" in first["argv"]
+    assert f"--resume={final['sessionId']}" in second["argv"]
+    assert first["cwd"] == second["cwd"] == record["worktreePath"]
+    assert "A usage limit stopped you" in second["prompt"] and "do it" not in second["prompt"]
+    for file in ("prechecks", "setups"):
+        assert (own.project.parent / file).read_text() == "x\n"
+    skipped = [r for r in own.task_records("other") if r.get("reason") == "usage-limit"]
+    assert len(skipped) == 1 and skipped[0]["status"] == "skipped" and skipped[0]["skippedCount"] >= 2
+    meanwhile = [
+        r for r in own.task_records("free") if r["status"] == "success" and r["startedAt"] < final["completedAt"]
+    ]
+    assert len(meanwhile) >= 2
+    wait_until(lambda: [r for r in own.task_records("other") if r["status"] == "success"])
+    wait_until(lambda: not matters(own, "usage-limit"))
+    assert [r["attempt"] for r in own.task_records("job")] == [1]
+    assert cli("status", "--json").json["spentToday"] == 0.75
+
+
+def test_a_wait_survives_the_runner_and_protects_its_worktree(own: Rig, puppet: Puppet) -> None:
+    puppet.plays(limited(time.time() + 3, files={"one.txt": "1\n"}), act(files={"two.txt": "2\n"}))
+    own.enable(claude_task("job"), client=str(puppet.path))
+    pid = own.start()
+    run = own.run("job")
+    record = waiting(own, run)
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not Path(f"/proc/{pid}").exists())
+    own.start()
+    assert Path(record["worktreePath"], "one.txt").exists()
+    final = own.record(run)
+    assert final["status"] == "success"
+    assert {"one.txt", "two.txt"} <= branch_tree(own.project, final).keys()
+    assert puppet.calls[1]["cwd"] == record["worktreePath"]
+    nothing_left(own)
+
+
+def test_a_runner_that_starts_after_the_limit_goes_on_at_once(own: Rig, puppet: Puppet) -> None:
+    puppet.plays(limited(time.time() + 2), act(files={"two.txt": "2\n"}))
+    own.enable(claude_task("job"), client=str(puppet.path))
+    own.start()
+    run = own.run("job")
+    waiting(own, run)
+    own.stop()
+    time.sleep(2)
+    own.start()
+    assert own.record(run)["status"] == "success"
+
+
+def test_a_worktree_that_has_gone_is_made_again_at_its_path(own: Rig, puppet: Puppet) -> None:
+    puppet.plays(limited(time.time() + 3, files={"one.txt": "1\n"}), act(files={"two.txt": "2\n"}))
+    setup = {"worktree": {"setup": "echo x >> $SCHEDULER_PROJECT/../setups"}}
+    own.enable(claude_task("job", execution=setup), client=str(puppet.path))
+    own.start()
+    run = own.run("job")
+    record = waiting(own, run)
+    shutil.rmtree(record["worktreePath"])
+    final = own.record(run)
+    assert final["status"] == "success"
+    assert any("was gone when the run went on" in note for note in final["notes"])
+    assert "two.txt" in branch_tree(own.project, final)
+    assert [call["cwd"] for call in puppet.calls] == [record["worktreePath"]] * 2
+    assert (own.project.parent / "setups").read_text() == "x\nx\n"
+    nothing_left(own)
+
+
+def test_a_worktree_that_git_has_forgotten_is_saved_as_that_of_a_failed_run(own: Rig, puppet: Puppet) -> None:
+    puppet.plays(limited(time.time() + 3, files={"one.txt": "1\n"}), act())
+    own.enable(claude_task("job"), client=str(puppet.path))
+    own.start()
+    run = own.run("job")
+    record = waiting(own, run)
+    shutil.rmtree(own.project / ".git" / "worktrees" / Path(record["worktreePath"]).name)
+    final = own.record(run)
+    assert (final["status"], final["reason"]) == ("failure", "worktree-failed")
+    assert discarded_tree(own.project, final)["one.txt"][1] == b"1\n"
+
+
+def test_a_limit_that_refuses_again_is_waited_for_again(own: Rig, puppet: Puppet) -> None:
+    puppet.plays(limited(time.time() + 2, 0.1), limited(time.time() + 4, 0.1), act(0.1, files={"made.txt": "x\n"}))
+    own.enable(claude_task("job"), client=str(puppet.path))
+    own.start()
+    final = own.run_to_end("job")
+    assert (final["status"], final["turns"]) == ("success", 3)
+    assert final["costUsd"] == pytest.approx(0.3)
+    assert len(puppet.calls) == 3
+
+
+def test_a_run_in_the_main_checkout_waits_too(own: Rig, puppet: Puppet) -> None:
+    puppet.plays(limited(time.time() + 2), act(files={"made.txt": "x\n"}))
+    own.enable(claude_task("job", execution={"worktree": {"enabled": False}}), client=str(puppet.path))
+    own.start()
+    final = own.run_to_end("job")
+    assert (final["status"], final["isolated"]) == ("success", False)
+    assert (own.project / "made.txt").exists() and puppet.calls[1]["cwd"] == str(own.project)
+
+
+def test_what_overlaps_by_queue_is_queued_and_what_is_asked_for_waits(own: Rig, cli: Command, puppet: Puppet) -> None:
+    puppet.plays(limited(time.time() + LONG), act(), task="job")
+    patient = claude_task("patient", trigger=EACH_SECOND, policy={"overlap": "queue"})
+    own.enable(claude_task("job"), patient, claude_task("asked"), client=str(puppet.path))
+    own.start()
+    first = own.run("job")
+    waiting(own, first)
+    asked = own.run("asked")
+    queued = wait_until(
+        lambda: q if len(q := [r for r in own.ask("status")["queued"] if r["taskId"] == "patient"]) >= 2 else None
+    )
+    assert asked in [r["runId"] for r in own.ask("status")["queued"]]
+    assert puppet.calls_for("asked") == []
+    cli("resume")
+    for run in (first, asked, queued[0]["runId"]):
+        assert own.record(run)["status"] == "success"
+    assert "--resume" in " ".join(puppet.calls_for("job")[1]["argv"])
+
+
+def test_a_run_that_waits_can_be_cancelled_and_its_work_is_kept(own: Rig, cli: Command, puppet: Puppet) -> None:
+    puppet.plays(limited(time.time() + LONG, files={"one.txt": "1\n"}))
+    own.enable(claude_task("job"), client=str(puppet.path))
+    own.start()
+    run = own.run("job")
+    waiting(own, run)
+    cli("cancel", run[:8])
+    final = own.record(run)
+    assert (final["status"], final["reason"]) == ("failure", "cancelled")
+    assert final["error"] == "cancelled while it waited for a usage limit to end"
+    assert discarded_tree(own.project, final)["one.txt"][1] == b"1\n"
+    nothing_left(own)
+
+
+def test_a_run_whose_task_is_removed_while_it_waits_is_given_up(own: Rig, cli: Command, puppet: Puppet) -> None:
+    puppet.plays(limited(time.time() + LONG, files={"one.txt": "1\n"}))
+    own.enable(claude_task("job"), shell_task("rest", "true"), client=str(puppet.path))
+    own.start()
+    run = own.run("job")
+    waiting(own, run)
+    cli("remove", "job")
+    final = own.record(run)
+    assert (final["status"], final["reason"]) == ("failure", "cancelled")
+    assert "its task was removed" in final["error"] and "one.txt" in discarded_tree(own.project, final)
+
+
+def test_a_run_that_changed_the_main_checkout_before_its_limit_does_not_wait(own: Rig, puppet: Puppet) -> None:
+    puppet.plays(limited(time.time() + LONG))
+    git = "import subprocess; subprocess.run(['git', '-C', os.environ['SCHEDULER_PROJECT'], 'branch', 'mine'])"
+    puppet.path.write_text(puppet.path.read_text().replace("time.sleep(", f"{git}\ntime.sleep("))
+    own.enable(claude_task("job"), client=str(puppet.path))
+    own.start()
+    final = own.run_to_end("job")
+    assert (final["status"], final["reason"]) == ("failure", "containment")
+    assert repos.git("branch", "--list", "mine", cwd=own.project)
+
+
+@pytest.mark.parametrize(
+    ("reason", "status", "kind", "said"),
+    [
+        ("auth", 401, "authentication_failed", "Failed to authenticate."),
+        ("credit", 400, "billing_error", "Credit balance is too low"),
+    ],
+)
+def test_without_login_or_credit_claude_tasks_wait_for_a_person(
+    own: Rig, cli: Command, puppet: Puppet, reason: str, status: int, kind: str, said: str
+) -> None:
+    puppet.plays(refused(status, kind, said))
+    policy = {"pauseAfterFailures": 1, "retries": 2, "retryDelay": 0}
+    own.enable(
+        claude_task("job", policy=policy), claude_task("often", trigger=EACH_SECOND, policy=policy),
+        shell_task("free", "true", trigger=EACH_SECOND), client=str(puppet.path),
+    )  # fmt: skip
+    own.start()
+    skipped = wait_until(lambda: [r for r in own.task_records("often") if r["status"] == "skipped"
+                                  and r["skippedCount"] >= 2])  # fmt: skip
+    assert [r["reason"] for r in skipped] == [reason]
+    assert len(puppet.calls) == 1
+    (matter,) = wait_until(lambda: matters(own, reason))
+    assert (matter["by"], matter["until"], matter["scope"]) == (said, None, "all")
+    assert cli("status").out.count("the client said") == 1
+    free = len(own.task_records("free"))
+    wait_until(lambda: len(own.task_records("free")) > free)
+    puppet.plays(act())
+    if reason == "auth":
+        cli("resume")
+    else:  # a person tries, and it works
+        assert own.run_to_end("job")["status"] == "success"
+    wait_until(lambda: [r for r in own.task_records("often") if r["status"] == "success"])
+    wait_until(lambda: not matters(own, reason))
+    assert matters(own, "paused") == []
+
+
+def test_enabling_with_a_login_lets_claude_tasks_go_on(own: Rig, cli: Command, puppet: Puppet) -> None:
+    puppet.plays(refused(401, "authentication_failed", "Failed to authenticate."))
+    own.enable(claude_task("job"), client=str(puppet.path))
+    own.start()
+    own.run_to_end("job")
+    wait_until(lambda: matters(own, "auth"))
+    for logged_in in (False, True):
+        answer = json.dumps({"loggedIn": logged_in, "authMethod": "api_key" if logged_in else "none"})
+        puppet.path.write_text(f"#!/bin/sh\necho '{answer}'\n")
+        cli("enable", "--yes", PATH=f"{puppet.path.parent}:{own.env['PATH']}")
+        wait_until(lambda held=not logged_in: bool(matters(own, "auth")) is held)
+
+
+def test_the_hold_of_a_limit_is_as_long_as_the_longest(own: Rig, puppet: Puppet) -> None:
+    puppet.plays(limited(time.time() + LONG), limited(time.time() + 1))
+    own.enable(claude_task("one"), claude_task("two"), client=str(puppet.path))
+    own.settings(maxConcurrent=2)
+    puppet.path.write_text(puppet.path.read_text().replace('act.get("seconds", 0)', "1"))
+    own.start()
+    runs = [own.run("one"), own.run("two")]
+    for run in runs:
+        waiting(own, run)
+    wait_until(lambda: len(matters(own, "usage-limit")) == 2)
+    assert all(matter["until"] > time.time() + LONG / 2 for matter in matters(own, "usage-limit"))
