@@ -59,6 +59,7 @@ def add(
     shell: str | None, **given: Any,
 ) -> None:  # fmt: skip
     """Add a task called NAME: when (--cron, --at or --every) and what (--prompt or --shell)."""
+    _check_name(name)
     root = context.root(folder)
     trigger = new_trigger(When.taken_from(given), context.now)
     if trigger is None:
@@ -107,6 +108,7 @@ def edit(
         for field in unset:
             drop(entry, _UNSET[field].place)
         if name is not None:
+            _check_name(name)
             entry["name"] = name
         trigger = new_trigger(when, context.now, entry.get("trigger"))
         if trigger is not None:
@@ -165,6 +167,11 @@ def free_id(name: str, taken: Collection[Any]) -> str:
         tail = f"-{number}"
         found = base[: ID_MAX - len(tail)] + tail
     return found
+
+
+def _check_name(name: str) -> None:
+    if not any(char.isprintable() and not char.isspace() for char in name):
+        raise UsageError("a task's name needs something to read", "nothing was changed")
 
 
 def _check_entry(entry: dict[str, Any]) -> None:

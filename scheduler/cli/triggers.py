@@ -64,6 +64,8 @@ def new_trigger(when: When, now: datetime, old: object = None) -> dict[str, Any]
             raise UsageError(f"{when.at!r:.60} is in the past ({iso(moment)})", "give a moment that comes")
         return {"type": "once", "at": moment.isoformat()}
     if when.every is not None:
+        if when.timezone is not None and when.since is None:
+            raise UsageError("--timezone says nothing of an interval", "give it together with --cron, --at or --from")
         begin = {} if when.since is None else {"from": moment_of(when.since, when.timezone, now).isoformat()}
         return {"type": "interval", "every": when.every, **begin}
     return None

@@ -133,6 +133,8 @@ def test_the_answer_for_programs(cli: Command) -> None:
         (["--cron", "0 0 30 2 *", "--shell", "x"], 2, "never fires"),
         (["--cron", "61 * * * *", "--shell", "x"], 2, "cron expression"),
         (["--cron", "@daily", "--timezone", "Mars/X", "--shell", "x"], 2, "unknown time zone 'Mars/X'"),
+        (["--every", "5m", "--timezone", "Mars/X", "--shell", "x"], 2, "--timezone says nothing of an interval"),
+        (["--every", "5m", "--from", "monday", "--timezone", "Mars/X", "--shell", "x"], 2, "unknown time zone"),
         (["--at", "2020-01-01", "--shell", "x"], 2, "in the past"),
         (["--at", "someday", "--shell", "x"], 2, "is no moment"),
         (["--every", "soon", "--shell", "x"], 2, "is not a duration"),
@@ -160,6 +162,13 @@ def test_what_is_wrong_is_refused_and_nothing_is_made(
     said = cli("add", "X", *words, code=code)
     assert says in said.err and said.out == ""
     assert not (repo / ".omc").exists()
+
+
+def test_a_name_of_blanks_is_refused(cli: Command) -> None:
+    for blank in ("", "  ", "\t\u200b"):
+        assert "a task's name needs" in cli("add", blank, "--every", "4h", "--shell", "x", code=2).err
+    cli("add", "X", "--every", "4h", "--shell", "x")
+    assert "a task's name needs" in cli("edit", "x", "--name", " ", code=2).err
 
 
 def test_ids_are_unique(cli: Command, repo: Path) -> None:
