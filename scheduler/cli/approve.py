@@ -138,7 +138,7 @@ def _review(view: View, task: Task) -> list[tuple[str, str]]:
     moment = view.next_run(task)
     coming = "never" if moment is None else output.moment(moment, view.now)
     limits = [f"stopped after {fmt.setting(execution.timeout)}"]
-    limits += [f"at most {execution.max_turns} turns"] if execution.max_turns else []
+    limits += [f"at most {fmt.count(execution.max_turns, 'turn')}"] if execution.max_turns else []
     limits += [f"at most {fmt.money(execution.max_budget_usd)}"] if execution.max_budget_usd else []
     return [
         ("when", output.trigger(task.trigger) + ("" if task.enabled else " (disabled)")),

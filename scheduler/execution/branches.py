@@ -50,7 +50,7 @@ def adopt(project: Project, run_id: str, branch: str) -> str:
     if commit is None:
         raise SchedulerError(f"nothing is kept of run {run_id}", "it left no work, or was discarded")
     if git.resolve(project, f"refs/heads/{branch}") is not None:
-        raise SchedulerError(f"there is a branch {branch} already", "give another name")
+        raise SchedulerError(f"there is a branch {branch} already", "give another name with --branch")
     git.run(project.checkout, "update-ref", "--end-of-options", f"refs/heads/{branch}", commit, "0" * len(commit))
     return commit
 
@@ -92,7 +92,8 @@ def merge(project: Project, branch: str) -> tuple[str, bool]:
     dirty = git.fields(git.run(checkout, "status", "--porcelain", "-z", "--untracked-files=no").stdout)
     if dirty:
         raise SchedulerError(
-            f"the main checkout has uncommitted changes ({len(dirty)} files)", "commit or stash them, then merge again"
+            f"the main checkout has uncommitted changes ({fmt.count(len(dirty), 'file')})",
+            "commit or stash them, then merge again",
         )
     target = theirs
     if git.run(checkout, "merge-base", "--is-ancestor", ours, theirs, check=False).returncode:

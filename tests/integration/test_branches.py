@@ -113,7 +113,7 @@ def test_a_merge_joins_both_sides(root: Path, tree: Worktree) -> None:
 @pytest.mark.parametrize(
     ("state", "why"),
     [
-        ("dirty", "uncommitted changes"),
+        ("dirty", r"uncommitted changes \(1 file\)"),
         ("staged", "uncommitted changes"),
         ("conflict", r"conflicts with main in README\.md"),
         ("in the way", "would overwrite what git does not know: new$"),

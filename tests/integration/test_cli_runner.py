@@ -136,7 +136,7 @@ def test_work_that_was_rolled_back(cli: Command, living: Rig) -> None:
     adopted = cli("adopt", short, "--json").json
     assert adopted["branch"] == f"adopted/bad-{short}"
     assert living.git("show", f"{adopted['branch']}:half.txt") == "half\n"
-    assert "there is a branch" in cli("adopt", short, code=1).err
+    assert "give another name with --branch" in cli("adopt", short, code=1).err
     assert "is no name for a branch" in cli("adopt", short, "--branch", "-D", code=1).err
     again = cli("retry", short, "--wait", "--json", code=1).json
     assert (again["triggeredBy"], again["taskId"]) == ("retry", "bad") and again["id"] != run["id"]
