@@ -59,17 +59,28 @@ def calm(patience: float = 20.0) -> bool:
     """Wait for a moment in which others leave the processors alone; False where none came within `patience` seconds."""
     end = time.monotonic() + patience
     while time.monotonic() < end:
-        before = _processor_times()
+        rest = Rest()
         time.sleep(0.5)
-        spent = [now - then for now, then in zip(_processor_times(), before, strict=True)]
-        if spent[3] + spent[4] >= CALM * sum(spent):
+        if rest.share() >= CALM:
             return True
     return False
 
 
-def _processor_times() -> list[int]:
-    """Ticks of all processors: user, nice, system, idle, waiting for a disk, and so on."""
-    return [int(word) for word in _text("/proc/stat").split("\n", 1)[0].split()[1:9]]
+class Rest:
+    """How much of their time the processors, all together, have been idle since this was made."""
+
+    def __init__(self) -> None:
+        self._before = self._ticks()
+
+    def share(self) -> float:
+        """From 0 to 1."""
+        spent = [now - then for now, then in zip(self._ticks(), self._before, strict=True)]
+        return (spent[3] + spent[4]) / max(sum(spent), 1)
+
+    @staticmethod
+    def _ticks() -> list[int]:
+        """User, nice, system, idle, waiting for a disk, and so on."""
+        return [int(word) for word in _text("/proc/stat").split("\n", 1)[0].split()[1:9]]
 
 
 def percentile(values: Sequence[float], share: float) -> float:

@@ -99,6 +99,7 @@ def main() -> int:
     each = -(-parser.parse_args().occurrences // TASKS)
     print(figures.machine())
     with figures.workplace() as folder, rig(folder / "rig") as own:
+        figures.calm(60)
         alone = shell_alone(folder, own.env)
         begin = math.ceil(time.time()) + 3
         ours = [begin + index * STEP for index in range(TASKS)]
@@ -106,8 +107,9 @@ def main() -> int:
         enable(own, folder, ours)
         own.start()
         scheduler = rivals(folder, own.env, theirs)
-        end = begin + each * EVERY
+        rest, end = figures.Rest(), begin + each * EVERY
         time.sleep((datetime.fromtimestamp(end) - datetime.now() + timedelta(seconds=0.2)).total_seconds())
+        idle = rest.share()
         scheduler.shutdown()
         own.stop()
         tell("the command alone", alone)
@@ -118,6 +120,7 @@ def main() -> int:
         tell("APScheduler", sides["rival"])
         p50, p99 = tell("the runner", sides["ours"])
     met = p50 <= GOAL_P50 and p99 <= GOAL_P99
+    print(f"the processors were idle for {idle:.0%} of the time: less than about 90 % means that others were at work")
     print(f"goal: p50 <= {GOAL_P50:g} ms, p99 <= {GOAL_P99:g} ms: {'met' if met else 'NOT met'}")
     return 0 if met else 1
 

@@ -100,13 +100,14 @@ def measure(folder: Path, count: int, projects: int, seconds: float) -> Costs:
         answered = time.perf_counter() - begin
         figures.until(lambda: len(own.ask("status")["next"]) >= min(count, 10), "the tasks")
         planned = time.perf_counter() - begin
+        own.run_to_end("task-00000")  # a runner that has worked holds more than one that has not
         time.sleep(SETTLE)
         before, at = figures.usage(pid), time.perf_counter()
         time.sleep(seconds)
         used, share = figures.usage(pid).since(before), 60 / (time.perf_counter() - at)
-        rss, pss = figures.memory(pid)
-        supervisor = sum(figures.memory(child)[1] for child in figures.children(pid))
         changes = [change(own, roots[0], count // projects, index) for index in range(CHANGES)]
+        rss, pss = figures.memory(pid)  # after the changes, which leave their traces
+        supervisor = sum(figures.memory(child)[1] for child in figures.children(pid))
         changed, longest = statistics.median(took for took, _ in changes), max(longest for _, longest in changes)
         return Costs(
             answered, planned, used.cpu * share, used.voluntary * share, rss, pss, supervisor, changed, longest
@@ -124,7 +125,8 @@ def main() -> int:
         for count, projects in SHAPES:
             costs = measure(folder / f"{count}-{projects}", count, projects, options.seconds)
             print(f"{count:,} tasks in {projects} project{'s' if projects > 1 else ''}\n{costs}", flush=True)
-            met = met and costs.cpu / 60 * 100 <= GOAL_CORE and (count > 1000 or costs.rss <= GOAL_MEMORY)
+            if projects == 1:
+                met = met and costs.cpu / 60 * 100 <= GOAL_CORE and (count > 1000 or costs.rss <= GOAL_MEMORY)
     print(f"goal: <= {GOAL_CORE:g} % of a core, <= {GOAL_MEMORY:g} MB at 1,000 tasks: {'met' if met else 'NOT met'}")
     return 0 if met else 1
 
