@@ -160,7 +160,11 @@ for line in upkeep.tidy(where, {args[1]: ProjectSettings()}, UserSettings(), (),
 """
 
 
-def test_what_cannot_be_removed_is_told_and_the_rest_goes(tmp_path: Path, logs: Path, where: Paths) -> None:
+def test_what_cannot_be_removed_is_told_and_the_rest_goes(
+    tmp_path: Path, logs: Path, where: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.startswith("COVERAGE_")]:
+        monkeypatch.delenv(name)  # nobody may write coverage's data
     os.makedirs(where.state)
     stuck = touch(logs / "results" / f"{RUN}.md")
     gone = touch(logs / "a.log")
