@@ -32,6 +32,10 @@ for name, text in act.get("files", {{}}).items():
     with open(name, "w") as file:
         file.write(text)
 time.sleep(act.get("seconds", 0))
+if "limit" in act:
+    ends = int(time.time() + act["limit"])
+    info = {{"status": "rejected", "resetsAt": ends, "rateLimitType": "five_hour"}}
+    say(type="rate_limit_event", rate_limit_info=info)
 for message in act.get("messages", []):
     say(**message)
 result = {{"subtype": "success", "is_error": False, "num_turns": 1, "result": "Done.", "total_cost_usd": 0.0}}
@@ -77,11 +81,9 @@ def refused(status: int | None, kind: str, text: str, cost: float = 0.0, **more:
     """The API refuses, in the way in which the client tells it."""
     said = {"type": "assistant", "error": kind, "message": {"content": [{"type": "text", "text": text}]}}
     result = {"is_error": True, "api_error_status": status, "result": text, "total_cost_usd": cost}
-    return {"messages": [*more.pop("messages", ()), said], "result": result, "code": 1, **more}
+    return {"messages": [said], "result": result, "code": 1, **more}
 
 
-def limited(resets_at: float, cost: float = 0.0, **more: Any) -> dict[str, Any]:
-    """A subscription's limit, until an epoch second."""
-    info = {"status": "rejected", "resetsAt": int(resets_at), "rateLimitType": "five_hour"}
-    event = {"type": "rate_limit_event", "rate_limit_info": info}
-    return refused(429, "rate_limit", "You've hit your session limit", cost, messages=[event], **more)
+def limited(seconds: float, cost: float = 0.0, **more: Any) -> dict[str, Any]:
+    """A subscription's limit, which ends so many seconds after the call, on a whole second."""
+    return refused(429, "rate_limit", "You've hit your session limit", cost, limit=seconds, **more)

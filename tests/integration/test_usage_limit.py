@@ -70,11 +70,10 @@ def matters(own: Rig, kind: str) -> list[dict[str, Any]]:
 
 
 def test_a_run_waits_for_the_end_of_a_limit_and_goes_on_where_it_was(own: Rig, cli: Command, puppet: Puppet) -> None:
-    ends = time.time() + 4
     steps = {"precheck": "echo x >> $SCHEDULER_PROJECT/../prechecks", "verify": "test -f two.txt",
              "worktree": {"setup": "echo x >> $SCHEDULER_PROJECT/../setups"}}  # fmt: skip
     two = act(0.25, files={"two.txt": "2\n"}, seconds=0.5)
-    puppet.plays(limited(ends, 0.5, files={"one.txt": "1\n"}), two, task="job")
+    puppet.plays(limited(4, 0.5, files={"one.txt": "1\n"}), two, task="job")
     own.enable(
         claude_task("job", execution=steps, policy={"retries": 1, "retryDelay": 0}),
         claude_task("other", trigger=EACH_SECOND),
@@ -85,19 +84,20 @@ def test_a_run_waits_for_the_end_of_a_limit_and_goes_on_where_it_was(own: Rig, c
     run = own.run("job")
     record = waiting(own, run)
     assert (record["status"], record.get("completedAt")) == ("running", None)
-    assert datetime.fromisoformat(record["resetsAt"]).timestamp() == int(ends)
+    ends = datetime.fromisoformat(record["resetsAt"])
     phase, where = place(own, run)
     assert (phase, where["waits"], where["resumeAt"]) == ("waiting", 1, record["resetsAt"])
     assert Path(record["worktreePath"], "one.txt").exists()
     status = cli("status", "--json").json
-    assert [w["runId"] for w in status["waiting"]] == [run] and status["running"] == []
+    assert [w["runId"] for w in status["waiting"]] == [run]
+    assert run not in [r["runId"] for r in status["running"]]
     assert "waits for a usage limit to end (You've hit your session limit)" in cli("status").out
     wait_until(lambda: matters(own, "usage-limit"))
     (matter,) = matters(own, "usage-limit")
-    assert (matter["run"], matter["task"], matter["until"]) == (run[:8], "job", int(ends))
+    assert (matter["run"], matter["task"], matter["until"]) == (run[:8], "job", ends.timestamp())
     final = own.record(run)
     assert (final["status"], final.get("reason"), final["attempt"]) == ("success", None, 1)
-    assert datetime.fromisoformat(final["completedAt"]).timestamp() > int(ends)
+    assert datetime.fromisoformat(final["completedAt"]) > ends
     assert (final["costUsd"], final["turns"], final["startedAt"]) == (0.75, 2, record["startedAt"])
     assert {"one.txt", "two.txt"} <= branch_tree(own.project, final).keys()
     first, second = puppet.calls_for("job")
@@ -120,7 +120,7 @@ def test_a_run_waits_for_the_end_of_a_limit_and_goes_on_where_it_was(own: Rig, c
 
 
 def test_a_wait_survives_the_runner_and_protects_its_worktree(own: Rig, puppet: Puppet) -> None:
-    puppet.plays(limited(time.time() + 3, files={"one.txt": "1\n"}), act(files={"two.txt": "2\n"}))
+    puppet.plays(limited(3, files={"one.txt": "1\n"}), act(files={"two.txt": "2\n"}))
     own.enable(claude_task("job"), client=str(puppet.path))
     pid = own.start()
     run = own.run("job")
@@ -137,7 +137,7 @@ def test_a_wait_survives_the_runner_and_protects_its_worktree(own: Rig, puppet: 
 
 
 def test_a_runner_that_starts_after_the_limit_goes_on_at_once(own: Rig, puppet: Puppet) -> None:
-    puppet.plays(limited(time.time() + 2), act(files={"two.txt": "2\n"}))
+    puppet.plays(limited(2), act(files={"two.txt": "2\n"}))
     own.enable(claude_task("job"), client=str(puppet.path))
     own.start()
     run = own.run("job")
@@ -149,7 +149,7 @@ def test_a_runner_that_starts_after_the_limit_goes_on_at_once(own: Rig, puppet: 
 
 
 def test_a_worktree_that_has_gone_is_made_again_at_its_path(own: Rig, puppet: Puppet) -> None:
-    puppet.plays(limited(time.time() + 3, files={"one.txt": "1\n"}), act(files={"two.txt": "2\n"}))
+    puppet.plays(limited(3, files={"one.txt": "1\n"}), act(files={"two.txt": "2\n"}))
     setup = {"worktree": {"setup": "echo x >> $SCHEDULER_PROJECT/../setups"}}
     own.enable(claude_task("job", execution=setup), client=str(puppet.path))
     own.start()
@@ -166,7 +166,7 @@ def test_a_worktree_that_has_gone_is_made_again_at_its_path(own: Rig, puppet: Pu
 
 
 def test_a_worktree_that_git_has_forgotten_is_saved_as_that_of_a_failed_run(own: Rig, puppet: Puppet) -> None:
-    puppet.plays(limited(time.time() + 3, files={"one.txt": "1\n"}), act())
+    puppet.plays(limited(3, files={"one.txt": "1\n"}), act())
     own.enable(claude_task("job"), client=str(puppet.path))
     own.start()
     run = own.run("job")
@@ -178,7 +178,7 @@ def test_a_worktree_that_git_has_forgotten_is_saved_as_that_of_a_failed_run(own:
 
 
 def test_a_limit_that_refuses_again_is_waited_for_again(own: Rig, puppet: Puppet) -> None:
-    puppet.plays(limited(time.time() + 2, 0.1), limited(time.time() + 4, 0.1), act(0.1, files={"made.txt": "x\n"}))
+    puppet.plays(limited(2, 0.1), limited(4, 0.1), act(0.1, files={"made.txt": "x\n"}))
     own.enable(claude_task("job"), client=str(puppet.path))
     own.start()
     final = own.run_to_end("job")
@@ -188,7 +188,7 @@ def test_a_limit_that_refuses_again_is_waited_for_again(own: Rig, puppet: Puppet
 
 
 def test_a_run_in_the_main_checkout_waits_too(own: Rig, puppet: Puppet) -> None:
-    puppet.plays(limited(time.time() + 2), act(files={"made.txt": "x\n"}))
+    puppet.plays(limited(2), act(files={"made.txt": "x\n"}))
     own.enable(claude_task("job", execution={"worktree": {"enabled": False}}), client=str(puppet.path))
     own.start()
     final = own.run_to_end("job")
@@ -197,7 +197,7 @@ def test_a_run_in_the_main_checkout_waits_too(own: Rig, puppet: Puppet) -> None:
 
 
 def test_what_overlaps_by_queue_is_queued_and_what_is_asked_for_waits(own: Rig, cli: Command, puppet: Puppet) -> None:
-    puppet.plays(limited(time.time() + LONG), act(), task="job")
+    puppet.plays(limited(LONG), act(), task="job")
     patient = claude_task("patient", trigger=EACH_SECOND, policy={"overlap": "queue"})
     own.enable(claude_task("job"), patient, claude_task("asked"), client=str(puppet.path))
     own.start()
@@ -216,7 +216,7 @@ def test_what_overlaps_by_queue_is_queued_and_what_is_asked_for_waits(own: Rig, 
 
 
 def test_a_run_that_waits_can_be_cancelled_and_its_work_is_kept(own: Rig, cli: Command, puppet: Puppet) -> None:
-    puppet.plays(limited(time.time() + LONG, files={"one.txt": "1\n"}))
+    puppet.plays(limited(LONG, files={"one.txt": "1\n"}))
     own.enable(claude_task("job"), client=str(puppet.path))
     own.start()
     run = own.run("job")
@@ -230,7 +230,7 @@ def test_a_run_that_waits_can_be_cancelled_and_its_work_is_kept(own: Rig, cli: C
 
 
 def test_a_run_whose_task_is_removed_while_it_waits_is_given_up(own: Rig, cli: Command, puppet: Puppet) -> None:
-    puppet.plays(limited(time.time() + LONG, files={"one.txt": "1\n"}))
+    puppet.plays(limited(LONG, files={"one.txt": "1\n"}))
     own.enable(claude_task("job"), shell_task("rest", "true"), client=str(puppet.path))
     own.start()
     run = own.run("job")
@@ -242,7 +242,7 @@ def test_a_run_whose_task_is_removed_while_it_waits_is_given_up(own: Rig, cli: C
 
 
 def test_a_run_that_changed_the_main_checkout_before_its_limit_does_not_wait(own: Rig, puppet: Puppet) -> None:
-    puppet.plays(limited(time.time() + LONG))
+    puppet.plays(limited(LONG))
     git = "import subprocess; subprocess.run(['git', '-C', os.environ['SCHEDULER_PROJECT'], 'branch', 'mine'])"
     puppet.path.write_text(puppet.path.read_text().replace("time.sleep(", f"{git}\ntime.sleep("))
     own.enable(claude_task("job"), client=str(puppet.path))
@@ -302,13 +302,12 @@ def test_enabling_with_a_login_lets_claude_tasks_go_on(own: Rig, cli: Command, p
 
 
 def test_the_hold_of_a_limit_is_as_long_as_the_longest(own: Rig, puppet: Puppet) -> None:
-    puppet.plays(limited(time.time() + LONG), limited(time.time() + 1))
+    puppet.plays(limited(2 * LONG, seconds=1), task="one")
+    puppet.plays(limited(LONG, seconds=2), task="two")
     own.enable(claude_task("one"), claude_task("two"), client=str(puppet.path))
-    own.settings(maxConcurrent=2)
-    puppet.path.write_text(puppet.path.read_text().replace('act.get("seconds", 0)', "1"))
     own.start()
     runs = [own.run("one"), own.run("two")]
-    for run in runs:
-        waiting(own, run)
+    records = [waiting(own, run) for run in runs]
+    longest = max(datetime.fromisoformat(record["resetsAt"]).timestamp() for record in records)
     wait_until(lambda: len(matters(own, "usage-limit")) == 2)
-    assert all(matter["until"] > time.time() + LONG / 2 for matter in matters(own, "usage-limit"))
+    assert [matter["until"] for matter in matters(own, "usage-limit")] == [longest] * 2
