@@ -84,6 +84,6 @@ def refused(status: int | None, kind: str, text: str, cost: float = 0.0, **more:
     return {"messages": [said], "result": result, "code": 1, **more}
 
 
-def limited(seconds: float, cost: float = 0.0, **more: Any) -> dict[str, Any]:
-    """A subscription's limit, which ends so many seconds after the call, on a whole second."""
-    return refused(429, "rate_limit", "You've hit your session limit", cost, limit=seconds, **more)
+def limited(ends_in: float, cost: float = 0.0, **more: Any) -> dict[str, Any]:
+    """A subscription's limit, which ends `ends_in` seconds after the call, on a whole second."""
+    return refused(429, "rate_limit", "You've hit your session limit", cost, limit=ends_in, **more)
