@@ -82,9 +82,11 @@ def matters(entry: Mapping[str, Any]) -> list[str]:
     lines = []
     failed = by_kind.get("failed")
     if failed:
-        one = len(failed) == 1
-        task, run = (failed[0]["task"], failed[0]["run"]) if one else ("TASK", "RUN")
-        lines.append(f"Failed: {_runs(failed)}. Why: /scheduler:logs {task}. Keep its work: /scheduler:adopt {run}")
+        task = failed[0]["task"] if len(failed) == 1 else "TASK"
+        saved = [item for item in failed if item.get("work") is not False]
+        run = saved[0]["run"] if len(saved) == 1 else "RUN"
+        keep = f". Keep its work: /scheduler:adopt {run}" if saved else ""
+        lines.append(f"Failed: {_runs(failed)}. Why: /scheduler:logs {task}{keep}")
     review = by_kind.get("review")
     if review:
         lines.append(f"To review: {_count(len(review), 'branch', 'branches')}, {_runs(review)}. /scheduler:status")
@@ -92,7 +94,7 @@ def matters(entry: Mapping[str, Any]) -> list[str]:
     if "usage-limit" in by_kind:
         rest.append(f"waiting for the usage limit: {_names(by_kind['usage-limit'])}")
     if "kept-worktree" in by_kind:
-        rest.append(f"a worktree that could not be saved: {_runs(by_kind['kept-worktree'])}")
+        rest.append(f"a worktree that stays: {_runs(by_kind['kept-worktree'])}")
     if any(item.get("kind") == "config" for item in _items(entry, "open")):
         rest.append("a task with an error in its config")
     if rest:

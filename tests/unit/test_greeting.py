@@ -50,7 +50,7 @@ def test_what_needs_a_person_is_one_line_for_each_kind() -> None:
         "Failed: task-1 00000001, task-2 00000002, task-3 00000003 and 2 more. Why: /scheduler:logs TASK. "
         "Keep its work: /scheduler:adopt RUN",
         "To review: 2 branches, task-6 00000006, task-7 00000007. /scheduler:status",
-        "Also: waiting for the usage limit: task-8; a worktree that could not be saved: task-9 00000009; "
+        "Also: waiting for the usage limit: task-8; a worktree that stays: task-9 00000009; "
         "a task with an error in its config. /scheduler:status",
     ]
 
