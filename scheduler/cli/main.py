@@ -66,6 +66,7 @@ SECTIONS: dict[str, dict[str, Verb]] = {
     },
     "More": {
         "prune": Verb("prune:prune", "Remove what is past its days; never work that is not saved.", alters=True),
+        "import": Verb("takeover:take_over", "Take over another scheduler's tasks and history.", alters=True),
         "quickstart": Verb("quickstart:quickstart", "See it all work in a throw-away repository.", alters=True),
         "completion": Verb("completion:completion", "The lines that give your shell completion."),
     },

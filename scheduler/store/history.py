@@ -1,7 +1,7 @@
 """`execution-history.jsonl`: one record a line, only ever appended to; the last line of an id is its state.
 
 A record goes to the project's file first, then to the global one. Lines are strict JSON in ASCII escapes, at most
-64 KB. Reading goes through all parts of a history (store/segments.py), skips what is no record and counts it.
+64 KB. Reading goes through all parts of a history (store/reading.py), skips what is no record and counts it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from scheduler.core.when import from_iso
 from scheduler.disk import files, paths
 from scheduler.disk.paths import Paths
 from scheduler.errors import SchedulerError
-from scheduler.store import segments
+from scheduler.store import reading, segments
 from scheduler.store.config import prepare_logs
 
 LINE_LIMIT = 64 * 1024
@@ -76,8 +76,8 @@ def complete_global(where: Paths, projects: Iterable[str], now: datetime) -> int
     recent = [_recent(paths.history_file(project), since) for project in projects]
     wanted = {line for lines in recent for line in lines}
     present: set[bytes] = set()
-    for _, file in segments.read(where.global_history, newest_first=True):
-        present.update(wanted.intersection(line.rstrip(b"\n") for line in segments.lines(file)))
+    for _, file in reading.read(where.global_history, newest_first=True):
+        present.update(wanted.intersection(line.rstrip(b"\n") for line in reading.lines(file)))
         if all(present.intersection(lines) for lines in recent if lines):
             break
     missing = [line for lines in recent for line in _after(lines, present)]
@@ -87,7 +87,7 @@ def complete_global(where: Paths, projects: Iterable[str], now: datetime) -> int
 
 
 def _recent(path: str, since: float) -> list[bytes]:
-    read = ((line, parse(line)) for line in segments.tail(path, 4 * LINE_LIMIT))
+    read = ((line, parse(line)) for line in reading.tail(path, 4 * LINE_LIMIT))
     return [line for line, record in read if record is not None and _written(record) >= since]
 
 
@@ -120,8 +120,8 @@ def to_line(record: dict[str, Any]) -> bytes:
 
 def read(path: str, unreadable: Unreadable | None = None) -> Iterator[dict[str, Any]]:
     """Every line of a history, in all its parts, that holds a record, oldest first; nothing where there is no file."""
-    for place, file in segments.read(path):
-        for number, line in enumerate(segments.lines(file), 1):
+    for place, file in reading.read(path):
+        for number, line in enumerate(reading.lines(file), 1):
             record = parse(line)
             if record is not None:
                 yield record
@@ -131,7 +131,7 @@ def read(path: str, unreadable: Unreadable | None = None) -> Iterator[dict[str, 
 
 def parse(line: bytes) -> dict[str, Any] | None:
     """The record that a line holds, None where it holds none."""
-    if len(line) > segments.LINE_LIMIT:
+    if len(line) > reading.LINE_LIMIT:
         return None
     try:
         value = orjson.loads(line)
@@ -179,4 +179,4 @@ def find_run(records: Iterable[dict[str, Any]], prefix: str) -> dict[str, Any]:
 
 def read_tail(path: str, size: int) -> Iterator[dict[str, Any]]:
     """The records in the last `size` bytes of a history, oldest first; a line that is cut there is left out."""
-    return (record for record in map(parse, segments.tail(path, size)) if record is not None)
+    return (record for record in map(parse, reading.tail(path, size)) if record is not None)

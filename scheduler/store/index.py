@@ -17,9 +17,9 @@ from types import TracebackType
 from typing import NamedTuple
 
 from scheduler.disk import files
-from scheduler.store import segments
+from scheduler.store import reading
+from scheduler.store.reading import CURRENT, Bytes, Part
 from scheduler.store.rows import Rows
-from scheduler.store.segments import CURRENT, Bytes, Part
 
 SCHEMA = 1
 RACY = 50_000_000  # nanoseconds within which two writes of a file may show the same time
@@ -90,7 +90,7 @@ def continues(one: Known, part: Part) -> bool:
     with part.opened() as file:
         if file is None:
             return False
-        if isinstance(file, segments.Unpacked):
+        if isinstance(file, reading.Unpacked):
             return file.trailer() == struct.pack("<II", one.crc, one.bytes & 0xFFFFFFFF)
         return part.info.st_size >= one.bytes and _checksum(file, one.bytes) == one.crc
 
@@ -212,7 +212,7 @@ class Index:
         seen = _Seen(known)
         last, whole, bad = known.resume, True, rows.bad
         with part.opened() as file:
-            for place, lines in segments.batches(file, known.resume, seen) if file is not None else ():
+            for place, lines in reading.batches(file, known.resume, seen) if file is not None else ():
                 whole = rows.take(known.part, place, lines)
                 last = place + sum(map(len, lines[:-1]))
         torn = not whole and not seen.ended

@@ -15,10 +15,10 @@ from typing import Any
 from scheduler.core import statistics
 from scheduler.core.query import Kind, Query, Run
 from scheduler.core.statistics import BAD, GOOD, Counted, Fact, Gap, Streak, Totals
-from scheduler.store import segments
+from scheduler.store import reading
 from scheduler.store.history import parse
+from scheduler.store.reading import Part
 from scheduler.store.rows import table
-from scheduler.store.segments import Part
 
 TAIL = 5000  # runs behind the totals, after which the totals take them in
 _OPEN_FILES = 4
@@ -178,11 +178,11 @@ class _Files:
                 self._open.popitem(last=False)[1][0].close()
             stack = contextlib.ExitStack()
             found = stack.enter_context(part.opened())
-            plain = found if isinstance(found, io.FileIO) else io.BytesIO(segments.whole(found) if found else b"")
+            plain = found if isinstance(found, io.FileIO) else io.BytesIO(reading.whole(found) if found else b"")
             self._open[part.name] = (stack, plain)
         self._open.move_to_end(part.name)
         file = self._open[part.name][1]
-        for size in (4096, segments.LINE_LIMIT + 1):
+        for size in (4096, reading.LINE_LIMIT + 1):
             file.seek(place)
             line, end, _ = file.read(size).partition(b"\n")
             if end:

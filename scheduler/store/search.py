@@ -19,7 +19,7 @@ from scheduler.core.query import Kind, Query, Run
 from scheduler.core.statistics import Counted
 from scheduler.disk.paths import Paths
 from scheduler.errors import SchedulerError
-from scheduler.store import history, segments
+from scheduler.store import history, reading
 from scheduler.store.index import Index
 from scheduler.store.lookup import Lookup, Stale
 
@@ -105,7 +105,7 @@ def _folded(records: Iterable[Run]) -> Iterable[Run]:
 @contextlib.contextmanager
 def _lookup(where: Paths, path: str) -> Iterator[Lookup]:
     file = where.in_state("index.db")
-    with segments.snapshot(path) as parts:
+    with reading.snapshot(path) as parts:
         packed = any(part.path.endswith(".gz") for part in parts)
         if not packed and sum(part.info.st_size for part in parts) <= SHORT:
             raise _Unindexed

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from scheduler.disk import files, paths
 from scheduler.disk.paths import Paths
-from scheduler.store import history, segments
+from scheduler.store import history, reading, segments
 from tests import child
 
 NOW = datetime(2026, 12, 1, 9, 0, tzinfo=timezone.utc)
@@ -177,13 +177,13 @@ def test_batches_are_the_lines_of_a_file(tmp_path: Path, data: bytes, block: int
     path = tmp_path / "lines"
     path.write_bytes(data)
     start = min(start, len(data))
-    old = segments._BLOCK, segments.LINE_LIMIT
-    segments._BLOCK, segments.LINE_LIMIT = block, limit
+    old = reading._BLOCK, reading.LINE_LIMIT
+    reading._BLOCK, reading.LINE_LIMIT = block, limit
     try:
         with open(path, "rb", buffering=0) as file:
-            found = list(segments.batches(file, start))
+            found = list(reading.batches(file, start))
     finally:
-        segments._BLOCK, segments.LINE_LIMIT = old
+        reading._BLOCK, reading.LINE_LIMIT = old
     lines = [line for _, batch in found for line in batch]
     wanted = io.BytesIO(data[start:]).readlines()
     assert len(lines) == len(wanted)
