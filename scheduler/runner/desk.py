@@ -29,6 +29,7 @@ from scheduler.runner.projects import Projects
 from scheduler.runner.publish import Publisher
 from scheduler.runner.served import Served
 from scheduler.runner.skips import Skips
+from scheduler.runner.space import Space
 from scheduler.runner.turns import Queued, listing
 from scheduler.store.state import RunRow, State
 
@@ -58,6 +59,7 @@ class Desk:
         self.queue: list[Queued] = []
         self.floor = Floor(paths, env, state, pool, now, self._ended)
         self.wake = asyncio.Event()
+        self._space = Space((paths.state, paths.worktrees))
         self._served: dict[str, int] = {}
         self._starts = 0
 
@@ -124,7 +126,7 @@ class Desk:
         waiting = [q.waiting for q in self.queue]
         while True:
             going = [u.going for u in self.floor.going.values()]
-            room = len(going) < self._projects.settings.max_concurrent
+            room = len(going) < self._projects.settings.max_concurrent and (not waiting or self._space.enough())
             for turn in lifecycle.in_turn(waiting, going, self._served, now):
                 if self._move(by_id[turn.run_id], going, room, now):
                     waiting.remove(turn)
