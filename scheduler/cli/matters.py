@@ -29,6 +29,28 @@ _TEXTS = {
 }
 
 
+_WHY = {
+    "no-runner": "no runner was at work: 'start'",
+    "asleep": "the machine was asleep",
+    "untrusted": "the config is not the approved one: 'enable'",
+    "settings": "the settings cannot be read",
+    "paused": "they are paused: 'resume'",
+    "budget": "a budget is used up",
+    "usage-limit": "a usage limit is reached",
+    "auth": "the client is not logged in",
+    "credit": "there is no credit left",
+}
+
+
+def overdue(entry: dict[str, Any], now: datetime) -> str | None:
+    """What came due in a project while nothing ran there, in a line; None where something ran, or nothing was due."""
+    found = entry["overdue"]
+    if not found or found["ran"]:
+        return None
+    since = output.moment(_local(found["since"]), now)
+    return f"{found['due']} due, 0 ran since {since}: {_WHY.get(found['cause'], found['cause'])}"
+
+
 def rows(projects: list[dict[str, Any]], now: datetime) -> list[list[str]]:
     """A row for each open matter: run, task, what to do. What concerns all projects is said once."""
     found = []

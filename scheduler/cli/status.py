@@ -73,7 +73,7 @@ def _project(
     running = len(_among([root], runner, "running"))
     problems = [problem for problem in view.config.problems if not problem.warning] if view.config else []
     return {
-        **overview.entry(root, trusted, view.known, running, context.now),
+        **overview.entry(root, trusted, view.known, running, context.now, alive=runner is not None),
         "problems": [problem.text(paths.config_file(root)) for problem in problems],
     }
 
@@ -104,6 +104,9 @@ def _show(context: Context, answer: dict[str, Any]) -> None:
         output.say("no runner is at work")
     for entry in answer["projects"]:
         output.say(f"{entry['root']}: {_standing(entry)}")
+        overdue = matters.overdue(entry, now)
+        if overdue is not None:
+            output.say(f"  {overdue}")
     matters.tell_limits(answer, now)
     if any(entry["enabled"] for entry in answer["projects"]) and not runner:
         output.note("nothing runs without a runner\n  start it: 'start'")

@@ -124,7 +124,7 @@ def known_of(context: Context, root: str) -> Known:
         return Known()
     state = State(context.paths.state_db, context.now)
     try:
-        return state.known(root, user_settings(context).budgets, context.now)
+        return state.known(root, user_settings(context), context.now)
     finally:
         state.close()
 

@@ -7,12 +7,17 @@
         "recent": [{"run": id8, "task": id, "status": s, "reason": r | null, "at": <epoch s>, "costUsd": x | null}],
         "open": [{"kind": "failed" | "review" | "kept-worktree" | "usage-limit" | "config" | "paused"
                            | "budget" | "auth" | "credit",
-                  "run": id8 | null, "task": id | null, "at": <epoch s>}]}}}
+                  "run": id8 | null, "task": id | null, "at": <epoch s>}],
+        "due": [<epoch s>], "overdue": null | {"due": n, "ran": n, "since": <epoch s>, "cause": text}}}}
 
 What keeps tasks from running (`paused`, `budget`, `usage-limit`, `auth`, `credit`) says its "scope": "task", "project",
 "all" or "run" (that run waits for a usage limit to end), "until": <epoch s> | null, "by": text (who, how much, or what
 the client said), "skipped": how many occurrences were passed over. A `kept-worktree` says its "path", a `failed` one by
 "work": bool whether work of it was saved.
+
+The dead-man's switch: `overdue` is what came due until the entry was written and did not run, and how many runs began
+meanwhile; `cause` is the main reason ("no-runner", "asleep", "untrusted", "settings", or the kind of what keeps tasks
+from running). `due` is when the next ten occurrences come: what of it has passed by more than 90 s nobody dealt with.
 
 Each project is one line, so that a hook need not read the others. The runner or the CLI writes the file, whichever
 changed something. It is derived: whatever is lost in it is computed again.

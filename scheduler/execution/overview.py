@@ -2,41 +2,54 @@
 
 from __future__ import annotations
 
+import heapq
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from scheduler.core.limits import Cause, Hold, starts_again
 from scheduler.core.models import Task
+from scheduler.core.overdue import Absence, Neglected, missed, sum_up
 from scheduler.core.parse import Config
-from scheduler.core.schedule import next_occurrence
+from scheduler.core.record import Reason
+from scheduler.core.schedule import GRACE, Skipped, next_occurrence, occurrences, passed
 from scheduler.disk import paths
 from scheduler.errors import SchedulerError
 from scheduler.execution import git
 from scheduler.store import config, history
-from scheduler.store.state import Known
+from scheduler.store.state import Known, TaskState
 from scheduler.store.trust import Project
 
 TAIL = 1 << 20  # bytes at the end of the history that are looked at
 RECENT = timedelta(days=7)
 COMING = 3  # occurrences told
+DUE = 10  # occurrences told as moments, by which a hook counts what came due while no runner was there
+LATE = timedelta(seconds=GRACE)  # what is younger is under way
+_FAR = timedelta(days=36525)
+_TICK = timedelta(microseconds=1)
 _FAILED = ("failure", "timeout")
 
 
 @dataclass(frozen=True)
 class Standing:
     """What a project's config comes to: how many tasks it names, how many of them may still fire, which come next
-    (epoch seconds and id, ascending), what keeps some from starting now. `suspended` says why none may."""
+    (epoch seconds and id, ascending), what keeps some from starting now. `suspended` says why none may.
+
+    `due`: when the next occurrences of all come (epoch seconds); `pending`: those that came and nobody dealt with.
+    """
 
     approved: bool
     suspended: str | None
-    tasks: int
-    active: int
-    coming: Sequence[tuple[float, str]]
+    tasks: int = 0
+    active: int = 0
+    coming: Sequence[tuple[float, str]] = ()
     holds: Sequence[Hold] = ()
+    due: Sequence[float] = ()
+    pending: Sequence[Skipped] = ()
 
 
 def count_tasks(known: Config) -> int:
@@ -49,27 +62,43 @@ def count_suspended(known: Config) -> int:
     return len({problem.place.partition("]")[0] for problem in known.problems if not problem.warning})
 
 
-def outlook(
-    root: str, tasks: Collection[Task], known: Known, now: datetime
-) -> tuple[int, list[tuple[float, str]], list[Hold]]:
-    """How many of a project's tasks start by themselves, now or when a hold ends; what comes next of each; and the
-    holds that cover any."""
-    active = 0
-    coming = []
+def forecast(tasks: Iterable[tuple[Task, datetime, datetime]]) -> list[float]:
+    """When the next occurrences of tasks come, each with its next one and the time since which it counts."""
+    streams = [occurrences(task.trigger, at - _TICK, at + _FAR, added_at=since) for task, at, since in tasks]
+    return [moment.timestamp() for moment in islice(heapq.merge(*streams), DUE)]
+
+
+def stand(root: str, parsed: Config, known: Known, now: datetime, *, approved: bool = True) -> Standing:
+    """How a project stands by a config."""
     live = [hold for hold in known.holds if not hold.is_over(now)]
-    holds = [hold for hold in live if any(hold.covers(root, task) for task in tasks)]
-    for task in tasks:
+    holds = [hold for hold in live if any(hold.covers(root, task) for task in parsed.tasks)]
+    active = 0
+    coming: list[tuple[datetime, str, Task, TaskState]] = []
+    pending = []
+    for task in parsed.tasks:
         state = known.tasks.get(task.id)
         since = starts_again(known.holds, root, task, now)
         if not task.enabled or since is None or (state is not None and state.done_at is not None):
             continue
         active += 1
-        if state is not None and state.active_since is not None:
-            since = max(since, state.handled_until)
-            moment = next_occurrence(task.trigger, since, added_at=state.added_at)
-            if moment is not None:
-                coming.append((moment.timestamp(), task.id))
-    return active, sorted(coming), holds
+        if state is None or state.active_since is None:
+            continue
+        late = passed(task.trigger, state.handled_until, now - LATE, added_at=state.added_at)
+        pending += [late] if late else []
+        moment = next_occurrence(task.trigger, max(since, state.handled_until), added_at=state.added_at)
+        if moment is not None:
+            coming.append((moment, task.id, task, state))
+    coming.sort(key=lambda one: one[:2])
+    return Standing(
+        approved,
+        None if approved else "its config is not the one that was approved",
+        count_tasks(parsed),
+        active,
+        [(moment.timestamp(), task_id) for moment, task_id, _, _ in coming] if approved else (),
+        holds,
+        forecast((task, moment, state.added_at) for moment, _, task, state in coming[:DUE]),
+        pending,
+    )
 
 
 def read_standing(root: str, trusted: Project | None, known: Known, now: datetime) -> Standing:
@@ -78,12 +107,9 @@ def read_standing(root: str, trusted: Project | None, known: Known, now: datetim
     try:
         source = config.read_source(root)
         approved = trusted is not None and trusted.approves(source)
-        parsed = source.parse()
+        return stand(root, source.parse(), known, now, approved=approved)
     except SchedulerError as error:
-        return Standing(approved, error.message, 0, 0, ())
-    active, coming, holds = outlook(root, parsed.tasks, known, now)
-    why = None if approved else "its config is not the one that was approved"
-    return Standing(approved, why, count_tasks(parsed), active, coming if approved else (), holds)
+        return Standing(approved, error.message)
 
 
 def entry(
@@ -93,15 +119,19 @@ def entry(
     running: int,
     now: datetime,
     standing: Standing | None = None,
+    *,
+    alive: bool = False,
 ) -> dict[str, Any]:
     """A project's part of glance.json (disk/glance.py has its form). At most one git process, and a few small reads.
 
-    `standing` spares who knows it already the reading of the config.
+    `standing` spares who knows it already the reading of the config. `alive`: a runner is at work.
     """
     standing = standing or read_standing(root, trusted, known, now)
     recent = [r for r in recent_runs(root) if _ended(r) > (now - RECENT).timestamp()]
+    enabled = trusted is not None and trusted.enabled
+    overdue = sum_up(_neglected(known, standing, recent, alive), map(_began, _ran(recent))) if enabled else None
     return {
-        "enabled": trusted is not None and trusted.enabled,
+        "enabled": enabled,
         "trusted": standing.approved,
         "suspended": standing.suspended,
         "tasks": standing.tasks,
@@ -110,7 +140,40 @@ def entry(
         "running": running,
         "recent": [_recent(r) for r in recent if r["status"] not in ("running", "skipped")][-50:],
         "open": [*_held(root, known, standing.holds), *open_matters(root, recent)][:20],
+        "due": list(standing.due) if enabled else [],
+        "overdue": overdue
+        and {"due": overdue.due, "ran": overdue.ran, "since": overdue.since.timestamp(), "cause": overdue.cause},
     }
+
+
+def _neglected(known: Known, standing: Standing, recent: Sequence[dict[str, Any]], alive: bool) -> list[Neglected]:
+    """What came due and did not run: what nobody dealt with, what holds pass over now, and what was missed since the
+    last run."""
+    absence = Absence.ASLEEP if alive else Absence.NO_RUNNER
+    cause = known.absence or (absence if standing.approved else Absence.UNTRUSTED)
+    found = [Neglected(span.count, span.first, cause) for span in standing.pending]
+    for tally in known.tallies:
+        found.append(Neglected(tally.count, datetime.fromisoformat(tally.record["startedAt"]), Reason(tally.reason)))
+    last = max(map(_began, _ran(recent)), default=None)
+    for run in recent:
+        if run.get("reason") == "missed" and (last is None or _began(run) > last):
+            found.append(missed(run.get("notes") or (), run.get("skippedCount") or 1, _was_due(run)))
+    return found
+
+
+def _ran(runs: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    return (run for run in runs if run["status"] != "skipped")
+
+
+def _was_due(run: dict[str, Any]) -> datetime:
+    try:
+        return datetime.fromisoformat(run["scheduledFor"])
+    except (KeyError, ValueError, TypeError):
+        return _began(run)
+
+
+def _began(run: dict[str, Any]) -> datetime:
+    return datetime.fromtimestamp(history.started(run), timezone.utc)
 
 
 def _held(root: str, known: Known, holds: Sequence[Hold]) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ from scheduler.disk.paths import Paths
 from scheduler.errors import SchedulerError
 from scheduler.execution import run
 from scheduler.execution.agent import SupervisorPool
-from scheduler.runner.due import claim_due, new_record
+from scheduler.runner.due import Look, claim_due, new_record
 from scheduler.runner.floor import Floor
 from scheduler.runner.gate import Gate
 from scheduler.runner.ledger import Ledger, read_record
@@ -68,11 +68,13 @@ class Desk:
     def fire(self, now: datetime) -> None:
         """Queue every occurrence that is due, and put on record those that are skipped."""
         self._gate.look(now)
-        if self._gate.shut:
+        if self._gate.shut is not None:
+            for served in self._projects.served.values():
+                served.absent = self._gate.shut
             return
-        pass_over = partial(self._skips.pass_over, now=now)
+        look = Look(now, self.mark, self._gate.holds, partial(self._skips.pass_over, now=now))
         for served in self._projects.served.values():
-            for claimed in claim_due(served, self._state, now, self.mark, self._gate.holds, pass_over):
+            for claimed in claim_due(served, self._state, look):
                 self._projects.changed.add(served.root)
                 if claimed.record.status is Status.RUNNING:
                     self._enqueue(claimed.record, claimed.moment)
@@ -145,7 +147,7 @@ class Desk:
             return False  # it waits for its project to be enabled again
         trusted = served is None or served.suspended is None  # a project that is not served was switched off
         holds = self._gate.over(record.project, task, now) if task else []
-        shut = self._gate.shut
+        shut = self._gate.shut is not None
         decision = lifecycle.decide(queued.waiting, task, going, trusted=trusted, holds=holds, quiet=shut)
         if decision.move is Move.SKIP:
             self.queue.remove(queued)

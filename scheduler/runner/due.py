@@ -9,6 +9,7 @@ from datetime import datetime
 
 from scheduler.core.limits import Hold
 from scheduler.core.models import Task, iso
+from scheduler.core.overdue import Absence
 from scheduler.core.record import Reason, Record, RunnerMark, Status, TriggeredBy
 from scheduler.core.schedule import Due, Skipped, collect_due, passed
 from scheduler.runner.served import Served
@@ -24,14 +25,19 @@ class Claimed:
     moment: datetime
 
 
-PassOver = Callable[[str, Task, Hold, Skipped], None]
+@dataclass(frozen=True)
+class Look:
+    """One look at what is due. What `holds` cover goes to `pass_over`, which moves the task's watermark."""
+
+    now: datetime
+    mark: RunnerMark
+    holds: Sequence[Hold]
+    pass_over: Callable[[str, Task, Hold, Skipped], None]
 
 
-def claim_due(
-    served: Served, state: State, now: datetime, mark: RunnerMark, holds: Sequence[Hold], pass_over: PassOver
-) -> list[Claimed]:
-    """Claim every occurrence that has come, and plan the next of each task. What `holds` cover goes to `pass_over`,
-    which moves the task's watermark."""
+def claim_due(served: Served, state: State, look: Look) -> list[Claimed]:
+    """Claim every occurrence that has come, and plan the next of each task."""
+    now = look.now
     claimed: list[Claimed] = []
     root = served.root
     for task_id in served.due(now):
@@ -39,27 +45,29 @@ def claim_due(
         if known is None:
             continue
         task = served.tasks[task_id]
-        for hold in holds:
+        for hold in look.holds:
             if not hold.passes_over(root, task) or hold.since > now:
                 continue
             if hold.since > known.handled_until:  # as a rule the runner has dealt with all that came before it
-                claimed += _claim_task(root, task, known, state, hold.since, mark)
+                claimed += _claim_task(served, task, known, state, hold.since, look.mark)
                 known = state.task(root, task_id) or known
             until = now if hold.until is None else min(now, hold.until)
             span = passed(task.trigger, known.handled_until, until, added_at=known.added_at)
             if span is not None:
-                pass_over(root, task, hold, span)
+                look.pass_over(root, task, hold, span)
                 known = state.task(root, task_id) or known
         if known.done_at is None:
-            claimed += _claim_task(root, task, known, state, now, mark)
+            claimed += _claim_task(served, task, known, state, now, look.mark)
         served.states[task_id] = state.task(root, task_id) or known
         served.plan(task_id)
+    served.absent = Absence.ASLEEP  # should anything have been missed at the next look
     return claimed
 
 
 def _claim_task(
-    root: str, task: Task, known: TaskState, state: State, now: datetime, mark: RunnerMark
+    served: Served, task: Task, known: TaskState, state: State, now: datetime, mark: RunnerMark
 ) -> list[Claimed]:
+    root = served.root
     due = collect_due(
         task.trigger,
         missed=task.policy.missed,
@@ -70,7 +78,7 @@ def _claim_task(
     )
     done = task.trigger.type == "once"
     found = []
-    missed = _missed(root, task, due, now, mark)
+    missed = _missed(root, task, due, now, mark, served.absent)
     if missed is not None:
         found.append(missed)
     for occurrence in due.fire:
@@ -87,19 +95,19 @@ def _claim_task(
     return claimed
 
 
-def _missed(root: str, task: Task, due: Due, now: datetime, mark: RunnerMark) -> Claimed | None:
+def _missed(root: str, task: Task, due: Due, now: datetime, mark: RunnerMark, absent: Absence) -> Claimed | None:
     """One record for all slots that are not run: those within `missedWithin` counted, what is older as a span."""
-    notes: tuple[str, ...] | None = None
+    notes = [absent.note()]
     if due.older_span is not None:
         since, until = due.older_span
-        notes = (f"not counted: the time from {iso(since)} to {iso(until)}, longer ago than missedWithin",)
+        notes.insert(0, f"not counted: the time from {iso(since)} to {iso(until)}, longer ago than missedWithin")
         last, count = until, 0
     if due.skipped is not None:
         last, count = due.skipped.last, due.skipped.count
     elif due.older_span is None:
         return None
     record = new_record(root, task, now, mark, "schedule", last).evolve(
-        status=Status.SKIPPED, reason=Reason.MISSED, completed_at=now, skipped_count=count, notes=notes
+        status=Status.SKIPPED, reason=Reason.MISSED, completed_at=now, skipped_count=count, notes=tuple(notes)
     )
     return Claimed(record, task, last)
 

@@ -7,27 +7,28 @@ from datetime import datetime
 
 from scheduler.core.limits import Cause, Hold, is_too_often, of_the_account, quiet_until
 from scheduler.core.models import Task
+from scheduler.core.overdue import Absence
 from scheduler.core.record import Record, Status
 from scheduler.runner.projects import Projects
 from scheduler.store.state import State
 
 
 class Gate:
-    """The holds as of the last look. `shut`: nothing starts by itself, in quiet hours and while the user's limits are
-    unknown."""
+    """The holds as of the last look. `shut`: why nothing starts by itself now, in quiet hours and while no limit of the
+    user is known."""
 
     def __init__(self, state: State, projects: Projects, now: Callable[[], datetime]) -> None:
         self._state = state
         self._projects = projects
         self._now = now
         self.holds: list[Hold] = []
-        self.shut = False
+        self.shut: Absence | None = None
 
     def look(self, now: datetime) -> None:
         """Read the holds; a change of what holds now is news for the hooks."""
         settings = self._projects.settings
-        quiet = quiet_until(settings.quiet_hours, now) is not None
-        self.shut = quiet or not self._projects.settings_known
+        quiet = Absence.QUIET if quiet_until(settings.quiet_hours, now) is not None else None
+        self.shut = quiet if self._projects.settings_known else Absence.SETTINGS
         before, self.holds = self.holds, self._state.all_holds(settings.budgets, now)
         for hold in {*before} ^ {*self.holds}:
             self._projects.changed |= {root for root in self._projects.served if hold.project in ("", root)}

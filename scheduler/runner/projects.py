@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from scheduler.core.models import UserSettings, iso
+from scheduler.core.overdue import Absence
 from scheduler.disk.paths import Paths
 from scheduler.errors import SchedulerError
 from scheduler.runner.served import Served, read, take_in
@@ -80,6 +81,9 @@ class Projects:
             served.plan(task_id)
             if index % SLICE == SLICE - 1:
                 await asyncio.sleep(0)
+        before = self.served.get(project.root)
+        if before is not None:
+            served.absent = Absence.UNTRUSTED if before.suspended else before.absent
         self.served[project.root] = served
         self.changed.add(project.root)
 

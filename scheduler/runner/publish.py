@@ -48,8 +48,8 @@ class Publisher:
     async def _write(self) -> None:
         changed, self._projects.changed = self._projects.changed, set()
         running = Counter(going.project for going in self._going)
-        budgets, now = self._projects.settings.budgets, self._now
-        found = [(root, self._projects.served.get(root), self._state.known(root, budgets, now)) for root in changed]
+        settings, now = self._projects.settings, self._now
+        found = [(root, self._projects.served.get(root), self._state.known(root, settings, now)) for root in changed]
         try:
             await asyncio.to_thread(self._update, found, running, now)
         except Exception:
@@ -62,7 +62,7 @@ class Publisher:
             glance.update(self._path, None, None, runner=self._runner)
         for root, served, known in changed:
             trusted, standing = (served.trusted, served.standing(known, now)) if served else (None, None)
-            entry = overview.entry(root, trusted, known, running.get(root, 0), now, standing)
+            entry = overview.entry(root, trusted, known, running.get(root, 0), now, standing, alive=True)
             glance.update(self._path, root, entry, runner=self._runner)
 
     async def close(self) -> None:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from scheduler.core.models import Task
+from scheduler.core.overdue import Absence
 from scheduler.core.parse import Config, trigger_digest
 from scheduler.core.schedule import next_occurrence
 from scheduler.errors import SchedulerError
-from scheduler.execution.overview import COMING, Standing, count_tasks, outlook
+from scheduler.execution.overview import DUE, Standing, count_tasks, forecast, stand
 from scheduler.store import config, trust
 from scheduler.store.state import Known, State, TaskState
 
@@ -23,7 +24,7 @@ Told = tuple[str, str, bool]
 class Served:
     """One enabled project. `tasks` and `rules` are of the approved bytes; `suspended` says why nothing may start.
 
-    `coming` is a heap of each task's next occurrence.
+    `coming` is a heap of each task's next occurrence. `absent`: why nobody looked at it until now.
     """
 
     root: str
@@ -35,6 +36,7 @@ class Served:
     tasks: dict[str, Task] = field(default_factory=dict)
     states: dict[str, TaskState] = field(default_factory=dict)
     coming: list[tuple[datetime, str]] = field(default_factory=list)
+    absent: Absence = Absence.NO_RUNNER
 
     def active(self, task_id: str) -> TaskState | None:
         """The state of a task that may fire by the clock; None for one that is off, done or unknown."""
@@ -61,12 +63,14 @@ class Served:
         if self.config is None or self.suspended is not None:
             return None
         if known.holds:
-            return Standing(True, None, count_tasks(self.config), *outlook(self.root, self.config.tasks, known, now))
+            return stand(self.root, self.config, known, now)
         states, coming = dict(self.states), list(self.coming)
         done = sum(state.done_at is not None for state in states.values())
         live = sum(task.enabled for task in self.config.tasks) - done
-        soon = [(moment.timestamp(), task) for moment, task in heapq.nsmallest(COMING, coming)]
-        return Standing(True, None, count_tasks(self.config), live, soon)
+        soon = [one for one in heapq.nsmallest(DUE, coming) if one[1] in self.tasks]
+        due = forecast((self.tasks[task], moment, states[task].added_at) for moment, task in soon)
+        told = [(moment.timestamp(), task) for moment, task in soon]
+        return Standing(True, None, count_tasks(self.config), live, told, due=due)
 
 
 def read(trusted: trust.Project) -> tuple[Served, list[Told]]:

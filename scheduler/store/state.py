@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from scheduler.core.limits import Hold, over_budget
-from scheduler.core.models import Budgets
+from scheduler.core.limits import Hold, over_budget, quiet_until
+from scheduler.core.models import Budgets, UserSettings
+from scheduler.core.overdue import Absence
 from scheduler.store.costs import Costs, add_cost, bounds
 from scheduler.store.database import Database, stored
 from scheduler.store.holds import Holds, Tally
@@ -60,13 +61,14 @@ def _time(text: str | None) -> datetime | None:
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of a project: its tasks by id, the holds that can cover them, what was passed over so far, and the
-    runs that wait for a usage limit to end."""
+    """What is known of a project: its tasks by id, the holds that can cover them, what was passed over so far, the runs
+    that wait for a usage limit to end, and why nobody looks at what is due, where that is meant so."""
 
     tasks: Mapping[str, TaskState] = field(default_factory=dict)
     holds: Sequence[Hold] = ()
     tallies: Sequence[Tally] = ()
     waiting: Sequence[RunRow] = ()
+    absence: Absence | None = None
 
 
 class State:
@@ -139,12 +141,13 @@ class State:
             key=lambda hold: hold.since,
         )
 
-    def known(self, project: str, budgets: Budgets, now: datetime) -> Known:
+    def known(self, project: str, settings: UserSettings, now: datetime) -> Known:
         """What is known of a project."""
-        holds = [hold for hold in self.all_holds(budgets, now) if hold.project in ("", project)]
+        holds = [hold for hold in self.all_holds(settings.budgets, now) if hold.project in ("", project)]
+        absence = Absence.QUIET if quiet_until(settings.quiet_hours, now) else None
         tallies = [tally for tally in self.holds.tallies() if tally.project == project]
         waiting = [row for row in self.runs() if row.phase == "waiting" and row.project == project]
-        return Known(self.tasks(project), holds, tallies, waiting)
+        return Known(self.tasks(project), holds, tallies, waiting, absence)
 
     def task(self, project: str, task: str) -> TaskState | None:
         """What is known of one task."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from scheduler.core.limits import Cause, Hold
-from scheduler.core.models import Budgets
+from scheduler.core.models import Budgets, UserSettings
 from scheduler.store.costs import bounds, day_of
 from scheduler.store.state import State
 
@@ -73,5 +73,5 @@ def test_a_budget_is_a_hold_until_midnight(state: State) -> None:
     spend(state, "r2", 0.5, NOON + timedelta(hours=1))
     spent = Hold("", "", Cause.BUDGET, *bounds(NOON), "$1.00 of $1.00")
     assert state.all_holds(budgets, NOON) == [spent, paused]
-    assert state.known("/q", budgets, NOON).holds == [spent]
+    assert state.known("/q", UserSettings(budgets=budgets), NOON).holds == [spent]
     assert state.all_holds(budgets, NOON + timedelta(days=1)) == [paused]

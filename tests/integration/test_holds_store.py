@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from scheduler.core.limits import Cause, Hold
-from scheduler.core.models import Budgets
+from scheduler.core.models import UserSettings
 from scheduler.store.database import MIGRATIONS, SCHEMA
 from scheduler.store.holds import Tally
 from scheduler.store.state import State
@@ -85,8 +85,8 @@ def test_a_tally_moves_the_mark_of_its_task(state: State) -> None:
     state.holds.pass_over(tally, LATER, done=None)
     assert state.tasks("/p")["a"].handled_until == LATER
     state.holds.told(tally)
-    assert state.known("/p", Budgets(), NOW).tallies == [Tally("/p", "a", "paused", {"id": "r1"}, 3, 3)]
-    assert state.known("/q", Budgets(), NOW).tallies == []
+    assert state.known("/p", UserSettings(), NOW).tallies == [Tally("/p", "a", "paused", {"id": "r1"}, 3, 3)]
+    assert state.known("/q", UserSettings(), NOW).tallies == []
     state.holds.close_tally(tally)
     assert state.holds.tallies() == []
 
