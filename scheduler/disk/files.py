@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _POLL = 0.02
 _ABANDONED = 3600  # seconds after which a temporary file has no writer any more
+_LOCK = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+_APPEND = _LOCK | os.O_APPEND | os.O_NONBLOCK
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 
 
@@ -44,8 +46,11 @@ class locked:
         self.fd = -1
 
     def __enter__(self) -> locked:
-        make_folder(os.path.dirname(self.path))
-        self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            self.fd = os.open(self.path, _LOCK, 0o600)
+        except FileNotFoundError:
+            make_folder(os.path.dirname(self.path))
+            self.fd = os.open(self.path, _LOCK, 0o600)
         try:
             self._acquire()
         except BaseException:
@@ -199,17 +204,23 @@ def append(
     path = os.fspath(path)
     try:
         with locked(sidecar(path), timeout=None if wait else 0):
-            if limit is not None and _size(path) > max(limit - len(data), 0):
-                _rotate_held(path, part)
-            _append_held(path, data, durable)
+            _append_held(path, data, durable, limit, part)
     except LockTaken:
         _append_held(path, data, durable)
 
 
-def _append_held(path: str, data: bytes, durable: bool) -> None:
-    fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+def _append_held(
+    path: str, data: bytes, durable: bool, limit: int | None = None, part: Callable[[str], str] | None = None
+) -> None:
+    fd = os.open(path, _APPEND, 0o600)
     try:
         size = os.fstat(fd).st_size
+        if limit is not None and size > max(limit - len(data), 0):
+            _rotate_held(path, part)
+            os.close(fd)
+            fd = -1
+            fd = os.open(path, _APPEND, 0o600)
+            size = 0
         if size and os.pread(fd, 1, size - 1) != b"\n":
             data = b"\n" + data
         written = os.write(fd, data)
@@ -222,22 +233,20 @@ def _append_held(path: str, data: bytes, durable: bool) -> None:
             except OSError as error:
                 raise NotDurable(error.errno, error.strerror, path) from None
     finally:
-        os.close(fd)
+        if fd >= 0:
+            os.close(fd)
 
 
 def rotate(path: AnyPath, part: Callable[[str], str] | None = None) -> None:
     """Rename an append-only file to the path that `part` gives for it, under its lock; nothing where it is empty."""
     path = os.fspath(path)
     with locked(sidecar(path)):
-        if _size(path):
+        try:
+            full = os.lstat(path).st_size > 0
+        except FileNotFoundError:
+            return
+        if full:
             _rotate_held(path, part)
-
-
-def _size(path: str) -> int:
-    try:
-        return os.lstat(path).st_size
-    except FileNotFoundError:
-        return 0
 
 
 def _rotate_held(path: str, part: Callable[[str], str] | None) -> None:
