@@ -184,7 +184,7 @@ def _command(title: str, words: list[str], repository: Path, env: Mapping[str, s
     from scheduler.cli.main import main  # which imports this module
 
     before = os.getcwd()
-    os.environ["SCHEDULER_HOME"] = env["SCHEDULER_HOME"]
+    os.environ.update(SCHEDULER_HOME=env["SCHEDULER_HOME"], PAGER="cat")  # all of it on one screen
     os.chdir(repository)
     try:
         main(words)  # in this process, so that it knows the terminal

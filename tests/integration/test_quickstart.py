@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import pexpect
 import pytest
 
 from scheduler.runner import control
@@ -105,3 +106,11 @@ def test_without_a_client_it_says_so(place: dict[str, str]) -> None:
     done = subprocess.run(command("--claude"), env=env, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert "no claude client" in done.stderr and len(done.stderr.splitlines()) == 2
+
+
+def test_on_a_terminal_it_goes_through_without_a_key(place: dict[str, str]) -> None:
+    program, *words = command()
+    with pexpect.spawn(program, words, env={**place, "TERM": "xterm"}, encoding="utf-8", dimensions=(50, 80)) as screen:
+        screen.expect(pexpect.EOF, timeout=90)
+        assert "In a repository of your own" in str(screen.before)
+    assert screen.exitstatus == 0
