@@ -12,6 +12,7 @@ from scheduler.cli import output, record
 from scheduler.cli.context import Context, json_option, project_option, run_argument, task_argument
 from scheduler.cli.view import look
 from scheduler.core import format as fmt
+from scheduler.core.limits import Cause
 from scheduler.errors import SchedulerError
 from scheduler.execution import overview
 from scheduler.runner import control
@@ -118,7 +119,10 @@ def _order(context: Context, root: str, what: dict[str, str], wait: bool, as_jso
     idle = view.why_idle()
     if idle is not None:
         raise SchedulerError(*idle)
-    view.usable().task(what["task"])
+    task = view.usable().task(what["task"])
+    for hold in view.holds(task):
+        if hold.cause is Cause.USAGE_LIMIT and not as_json:
+            output.note(f"it will wait: {output.hold(hold, context.now)}")
     control.ensure_runner(context.paths, context.env)
     answer = control.request(context.paths, {"verb": "run", "project": root, **what})
     if answer is None:

@@ -209,6 +209,7 @@ def test_what_overlaps_by_queue_is_queued_and_what_is_asked_for_waits(own: Rig, 
     )
     assert asked in [r["runId"] for r in own.ask("status")["queued"]]
     assert puppet.calls_for("asked") == []
+    assert "it will wait: kept back by a usage limit (You've hit" in cli("run", "asked").err
     cli("resume")
     for run in (first, asked, queued[0]["runId"]):
         assert own.record(run)["status"] == "success"
