@@ -166,12 +166,12 @@ def test_what_the_runner_has_planned_is_what_the_config_says(own: Rig) -> None:
     served.take_in(project, told, state, now)
     state.handled(root, "past", now, done=now)
     project.states = state.tasks(root)
-    known = state.known(root, UserSettings().budgets, now)
+    known = state.known(root, UserSettings(), now)
     state.close()
     for task in project.tasks:
         project.plan(task)
     planned = project.standing(known, now)
     assert planned is not None
-    assert (planned.tasks, planned.active, len(planned.coming)) == (10, 8, 3)
+    assert (planned.tasks, planned.active, len(planned.coming)) == (10, 8, 8)
     told_by_plan = overview.entry(root, trusted, known, 0, now, planned)
     assert told_by_plan == overview.entry(root, trusted, known, 0, now)
