@@ -183,9 +183,9 @@ class Rig:
         return file.read_text() if file.exists() else ""
 
     def stop(self, *, at_once: bool = True) -> None:
-        """Stop the runner and wait until it is gone."""
-        if control.request(self.paths, {"verb": "stop", "now": at_once}) is not None:
-            wait_until(lambda: control.request(self.paths, {"verb": "status"}) is None, what="for the runner's end")
+        """Stop the runner, also one that another starts meanwhile, and wait until there is none."""
+        asked = {"verb": "stop", "now": at_once}
+        wait_until(lambda: control.request(self.paths, asked) is None, what="for the runner's end")
 
     def kill(self) -> None:
         """End every runner that this rig started, if it still lives; only by pid, only ours."""
