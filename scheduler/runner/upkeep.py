@@ -11,7 +11,7 @@ from scheduler.core.models import ProjectSettings, UserSettings
 from scheduler.disk import files, paths
 from scheduler.disk.paths import Paths
 from scheduler.runner.projects import Projects
-from scheduler.store import retention, segments
+from scheduler.store import retention, search, segments
 
 log = logging.getLogger("scheduler")
 EVERY = timedelta(days=1)
@@ -66,6 +66,7 @@ def tidy(
                 tasks = {task for project, task in running if project == root}
                 yield from _tidy_history(paths.history_file(root), now)
                 yield from _remove(retention.of_project(root, settings, tasks, now))
+            search.forget_gone(where)
     except files.LockTaken:
         return
     except OSError as error:

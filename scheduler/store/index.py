@@ -17,9 +17,9 @@ from types import TracebackType
 from typing import NamedTuple
 
 from scheduler.disk import files
-from scheduler.store import reading
+from scheduler.store import reading, segments
 from scheduler.store.reading import CURRENT, Bytes, Part
-from scheduler.store.rows import Rows
+from scheduler.store.rows import Rows, table
 
 SCHEMA = 1
 RACY = 50_000_000  # nanoseconds within which two writes of a file may show the same time
@@ -165,6 +165,16 @@ class Index:
     def forget(self, path: str) -> None:
         """Take in the history `path` anew when it is asked for next."""
         self.db.execute("DELETE FROM parts WHERE history IN (SELECT history FROM histories WHERE path=?)", (path,))
+
+    def forget_gone(self) -> None:
+        """Drop what is known of histories of which no file is left."""
+        self.db.execute("BEGIN IMMEDIATE")
+        for number, path in self.db.execute("SELECT history, path FROM histories").fetchall():
+            if not os.path.exists(path) and not segments.listed(path):
+                self.db.execute(f"DROP TABLE IF EXISTS {table(number)}")
+                for name in ("kinds", "parts", "histories"):
+                    self.db.execute(f"DELETE FROM {name} WHERE history=?", (number,))
+        self.db.execute("COMMIT")
 
     def _known(self, path: str) -> tuple[int, list[Known]]:
         row = self.db.execute("SELECT history FROM histories WHERE path=?", (path,)).fetchone()

@@ -93,6 +93,14 @@ def unreadable(where: Paths, path: str) -> int:
         return len(bad.lines)
 
 
+def forget_gone(where: Paths) -> None:
+    """Let the index forget histories that are no more, where there is an index and nobody holds it."""
+    file = where.in_state("index.db")
+    if os.path.exists(file):
+        with contextlib.suppress(sqlite3.Error, OSError), Index(file) as index:
+            index.forget_gone()
+
+
 def _folded(records: Iterable[Run]) -> Iterable[Run]:
     """The state of each id, in the order in which they were told last."""
     state: dict[str, Run] = {}

@@ -264,6 +264,23 @@ def test_histories_do_not_mix(where: Paths, tmp_path: Path) -> None:
         assert ids(where, file, project="1") == ["1"] * (file is one)
 
 
+def test_a_history_that_is_gone_is_forgotten(where: Paths, tmp_path: Path, index: Path) -> None:
+    one, two = tmp_path / "1" / "execution-history.jsonl", tmp_path / "2" / "execution-history.jsonl"
+    search.forget_gone(where)
+    for file in (one, two):
+        history.append_lines(str(file), line(file.parent.name))
+        ids(where, file)
+    one.unlink()
+    search.forget_gone(where)
+    with sqlite3.connect(index) as db:
+        assert db.execute("SELECT path FROM histories").fetchall() == [(str(two),)]
+        assert db.execute("SELECT name FROM sqlite_master WHERE name LIKE 'runs_%' AND type='table'").fetchall() == [
+            ("runs_2",)
+        ]
+    db.close()
+    assert ids(where, two) == ["2"] and ids(where, one) == []
+
+
 def test_totals_are_kept_and_stay_right(where: Paths, path: Path, index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lookup, "TAIL", 5)
     steps = [line(f"{n:04}", n * 7 % 50, ("success", "failure", "running", "skipped")[n % 4]) for n in range(60)]
