@@ -13,7 +13,7 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from types import TracebackType
     from typing import Union
 
@@ -110,8 +110,10 @@ def read_bounded(path: AnyPath, limit: int) -> bytes:
         os.close(fd)
 
 
-def write_atomic(path: AnyPath, data: bytes, mode: int | None = 0o600, *, durable: bool = True) -> None:
-    """Replace a file by `data` so that a reader or a crash sees the old or the new whole, never a mix.
+def write_atomic(
+    path: AnyPath, data: bytes | Iterable[bytes], mode: int | None = 0o600, *, durable: bool = True
+) -> None:
+    """Replace a file by `data` (or its pieces) so that a reader or a crash sees the old or the new whole, never a mix.
 
     `mode` None keeps the mode of the file that is there (0600 where there is none). `durable` False does not wait for
     the disk, for what may be lost: after a power cut the file can be empty.
@@ -128,7 +130,8 @@ def write_atomic(path: AnyPath, data: bytes, mode: int | None = 0o600, *, durabl
     fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         try:
-            _write_all(fd, data)
+            for piece in (data,) if isinstance(data, bytes) else data:
+                _write_all(fd, piece)
             os.fchmod(fd, mode)
             if durable:
                 os.fsync(fd)
@@ -152,7 +155,7 @@ def _sweep(folder: str, prefix: str) -> None:
                 if os.lstat(left).st_mtime < time.time() - _ABANDONED:
                     os.unlink(left)
             except OSError:
-                pass
+                continue
 
 
 def _write_all(fd: int, data: bytes) -> None:
@@ -169,7 +172,7 @@ def _unlink_quietly(path: str) -> None:
 
 
 def _sync_folder(folder: str) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    fd = os.open(folder or ".", os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
     except OSError:  # some file systems cannot sync a folder; the rename itself is done
@@ -221,6 +224,8 @@ def _append_held(
             fd = -1
             fd = os.open(path, _APPEND, 0o600)
             size = 0
+        if not size and part is not None:
+            _sync_folder(os.path.dirname(path))  # what it will hold must not lose its name, nor the part before it
         if size and os.pread(fd, 1, size - 1) != b"\n":
             data = b"\n" + data
         written = os.write(fd, data)
@@ -269,30 +274,3 @@ def move_aside(path: AnyPath, stamp: str) -> str:
     target = f"{os.fspath(path)}.corrupt-{stamp}"
     os.rename(path, target)
     return target
-
-
-def others_can_write(path: AnyPath) -> str | None:
-    """Why a file must not be trusted, or None: writable by everybody, by a group with others in it, of another owner.
-
-    A private group (the user's own, as umask 002 presumes) is told by its id being the same as the user's.
-    """
-    info = os.stat(path)
-    if info.st_uid not in (os.getuid(), 0):
-        return f"is owned by another user (uid {info.st_uid})"
-    if info.st_mode & 0o002:
-        return f"is writable by everybody (mode {stat.S_IMODE(info.st_mode):o})"
-    if info.st_mode & 0o020 and not _is_private_group(info.st_gid):
-        return f"is writable by a group (mode {stat.S_IMODE(info.st_mode):o})"
-    return None
-
-
-def _is_private_group(gid: int) -> bool:
-    import grp  # only here: a hook never gets this far
-    import pwd
-
-    me = pwd.getpwuid(os.getuid())
-    try:
-        members = grp.getgrgid(gid).gr_mem
-    except KeyError:
-        return False
-    return gid == me.pw_gid and all(name == me.pw_name for name in members)

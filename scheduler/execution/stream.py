@@ -12,6 +12,7 @@ from scheduler.core.report import AgentReport
 from scheduler.execution.transcript import Transcript, cut_long, moment
 
 MAX_LINE = 32 * 1024 * 1024
+_MOST = 1 << 53  # beyond it a number in JSON is not certain
 _HEARTBEATS = frozenset(["tool_progress", "keep_alive"])
 """What newer clients send by the clock while a tool runs, whether or not it gets on."""
 
@@ -149,11 +150,13 @@ def _str(value: object) -> str | None:
 
 
 def _int(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _MOST else None
 
 
 def _float(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    """A number; not NaN or one without end, which Python reads and no record can hold."""
+    good = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _MOST
+    return float(value) if good else None  # type: ignore[arg-type]
 
 
 def _sum(old: int | None, new: int | None) -> int | None:

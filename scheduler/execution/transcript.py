@@ -138,4 +138,4 @@ def _cut(line: str, limit: int) -> str:
 
 
 def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else 0.0
+    return float(value) if isinstance(value, int | float) and abs(value) < 1 << 53 else 0.0  # no NaN, nothing endless

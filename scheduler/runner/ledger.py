@@ -28,25 +28,26 @@ class Ledger:
         self._paths = paths
         self._state = state
         self._projects = projects
-        self._unwritten: list[tuple[Record, bool | None]] = []
+        self._unwritten: list[tuple[Record, bool | None, set[str]]] = []
 
-    def close(self, record: Record, failed: bool | None) -> bool:
+    def close(self, record: Record, failed: bool | None, done: set[str] | None = None) -> bool:
         """Put a final record into the history and forget the run; False where that has to be tried again.
 
-        `failed` counts its task's failures in a row, as `State.finish` does.
+        `failed` counts its task's failures in a row, as `State.finish` does. `done`: the histories that have it.
         """
+        done = set() if done is None else done
         self._state.update_run(record.id, phase="ended", record=record.to_json())
-        if not self.tell(record):
-            self._unwritten.append((record, failed))
+        if not self.tell(record, done):
+            self._unwritten.append((record, failed, done))
             asyncio.get_running_loop().call_later(AGAIN, self._try_again)
             return False
         self._state.finish(record.id, record.project, record.task_id, failed=failed, cost=_cost(record))
         return True
 
-    def tell(self, record: Record) -> bool:
-        """Put a line into the history; False, and logged, where the disk refuses."""
+    def tell(self, record: Record, done: set[str] | None = None) -> bool:
+        """Put a line into the history; False, and logged, where the disk refuses. `done` as `history.append` has it."""
         try:
-            history.append(self._paths, record)
+            history.append(self._paths, record, done)
         except files.NotDurable as error:
             log.error("the disk did not confirm a record: %s (%s)", error.strerror, error.filename)
         except OSError as error:
@@ -61,8 +62,8 @@ class Ledger:
 
     def _try_again(self) -> None:
         unwritten, self._unwritten = self._unwritten, []
-        for record, failed in unwritten:
-            self.close(record, failed)
+        for record, failed, done in unwritten:
+            self.close(record, failed, done)
 
 
 def _cost(record: Record) -> tuple[float, datetime] | None:

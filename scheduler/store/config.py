@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scheduler.core.parse import Config, ConfigUnreadable, parse_config
-from scheduler.disk import files, paths
+from scheduler.disk import files, paths, rights
 from scheduler.errors import SchedulerError
 
 CONFIG_LIMIT = 16 * 1024 * 1024
@@ -62,7 +62,7 @@ def read_source(project: str) -> Source:
 def _read(path: str, limit: int) -> bytes | None:
     try:
         for place in (path, os.path.dirname(path)):
-            why = files.others_can_write(place)
+            why = rights.others_can_write(place)
             if why:
                 raise ConfigUnreadable(f"{place} {why}", f"run: chmod go-w '{place}'")
         return files.read_bounded(path, limit)

@@ -24,7 +24,7 @@ from scheduler.store import reading, segments
 from scheduler.store.config import prepare_logs
 
 LINE_LIMIT = 64 * 1024
-_LONG = ("output", "error")
+_WHOLE = frozenset("id taskId project status startedAt completedAt".split())  # what a record is not found without
 _CUT = " [cut]"
 
 
@@ -35,12 +35,14 @@ class Unreadable:
     lines: list[tuple[str, int]] = field(default_factory=list)
 
 
-def append(where: Paths, record: Record) -> None:
+def append(where: Paths, record: Record, done: set[str] | None = None) -> None:
     """Put one record into the project's and the global history; a final one waits for the disk.
 
-    Raises OSError where it was not written to both. NotDurable where it was, but the disk did not confirm it: then the
-    record says so in a note, and there is nothing to try again.
+    Raises OSError where it was not written to both; `done` then has those that it was written to, which the next try
+    leaves out. NotDurable where it was, but the disk did not confirm it: then the record says so in a note, and there
+    is nothing to try again.
     """
+    done = set() if done is None else done
     final = record.completed_at is not None
     histories = [where.global_history]
     if os.path.isdir(record.project):  # one that was removed does not come back for its history
@@ -49,10 +51,13 @@ def append(where: Paths, record: Record) -> None:
     files.make_folder(where.logs)
     doubt = None
     for path in histories:
+        if path in done:
+            continue
         try:
             append_lines(path, to_line(record.to_json()), durable=final)
         except files.NotDurable as error:
             doubt = error
+        done.add(path)
     if doubt is not None:
         note = f"the disk did not confirm that this record is kept: {doubt.strerror}"
         marked = to_line(record.evolve(notes=(*(record.notes or ()), note)).to_json())
@@ -102,20 +107,36 @@ def _written(record: dict[str, Any]) -> float:
 
 
 def to_line(record: dict[str, Any]) -> bytes:
-    """The line of a record, its long fields cut until it is at most 64 KB."""
-    room = LINE_LIMIT
+    """The line of a record, its long fields cut, and marked so, until it is at most 64 KB."""
+    room, short = LINE_LIMIT, record
     while True:
-        line = json.dumps(record, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+        line = _dump(short).encode() + b"\n"
         if len(line) <= LINE_LIMIT:
             return line
         room //= 2
-        cut = {name: record[name][:room] + _CUT for name in _LONG if len(record.get(name) or "") > room}
-        notes = record.get("notes")
-        if notes:
-            cut["notes"] = [note[: max(room // 16, 80)] for note in notes[: max(room // 1024, 1)]]
-        record = {**record, **cut}
         if room < 64:
-            raise SchedulerError("a record is too long to be written", "shorten the task's name")
+            raise SchedulerError("a record is too long to be written", "shorten the path of the project")
+        short = {**record, **_shortened(record, room)}
+
+
+def _dump(record: dict[str, Any]) -> str:
+    text = json.dumps(record, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    if "\\ud" in text:  # half of a pair of surrogates, as a strange file name has it, would make the line no JSON
+        sound = json.dumps(record, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
+        text = json.dumps(json.loads(sound), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return text
+
+
+def _shortened(record: dict[str, Any], room: int) -> dict[str, Any]:
+    """The fields that are longer than `room` characters, as much as there is room for."""
+    texts = {name: text for name, text in record.items() if isinstance(text, str) and name not in _WHOLE}
+    cut: dict[str, Any] = {name: text[:room] + _CUT for name, text in texts.items() if len(text) > room}
+    notes, each, count = record.get("notes") or [], max(room // 16, 80), max(room // 1024, 1)
+    if notes:
+        kept = [note if len(note) <= each else note[:each] + _CUT for note in notes[:count]]
+        left = f"{len(notes) - count} notes left out{_CUT}"
+        cut["notes"] = [*kept, left] if len(notes) > count else kept
+    return cut
 
 
 def read(path: str, unreadable: Unreadable | None = None) -> Iterator[dict[str, Any]]:

@@ -6,11 +6,13 @@ the clock went back. The newest three always stay, and stay uncompressed.
 
 from __future__ import annotations
 
-import gzip
 import os
 import re
+import stat
+import zlib
+from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from scheduler.core.when import from_iso
 from scheduler.disk import files
@@ -124,12 +126,27 @@ def compress(path: str) -> None:
     for segment in listed(path)[:-KEPT]:
         plain = os.path.join(os.path.dirname(segment.path), segment.name)
         try:
-            data, info = files.read_bounded(plain, 1 << 40), os.stat(plain)
+            info = os.lstat(plain)
+            if not stat.S_ISREG(info.st_mode):
+                continue
+            with open(plain, "rb", opener=_at_once) as file:
+                files.write_atomic(plain + ".gz", _packed(file))
         except FileNotFoundError:
             continue
-        files.write_atomic(plain + ".gz", gzip.compress(data, mtime=0))
         os.utime(plain + ".gz", ns=(info.st_atime_ns, info.st_mtime_ns))
         os.unlink(plain)
+
+
+def _at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW)  # whatever lies there holds nobody up
+
+
+def _packed(file: IO[bytes]) -> Iterator[bytes]:
+    """A file in gzip form: by pieces, since a history from before can be of any size."""
+    packer = zlib.compressobj(wbits=31)
+    while piece := file.read(1 << 20):
+        yield packer.compress(piece)
+    yield packer.flush()
 
 
 def expired(path: str, days: int, now: datetime) -> list[Segment]:

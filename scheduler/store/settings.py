@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from scheduler.core.models import UserSettings, from_json
 from scheduler.core.parse import show
-from scheduler.disk import files
+from scheduler.disk import files, rights
 from scheduler.disk.paths import Paths
 from scheduler.errors import SchedulerError
 
@@ -14,7 +14,7 @@ LIMIT = 1024 * 1024
 def read(paths: Paths) -> UserSettings:
     """The user's settings, the defaults where there is no file. SchedulerError, naming the place, when it is wrong."""
     try:
-        why = files.others_can_write(paths.settings)
+        why = rights.others_can_write(paths.settings)
         if why:
             raise SchedulerError(f"{paths.settings} {why}", f"run: chmod go-w '{paths.settings}'")
         found = from_json(UserSettings, files.read_bounded(paths.settings, LIMIT))

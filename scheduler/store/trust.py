@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from scheduler.disk import files
+from scheduler.disk import files, rights
 from scheduler.disk.paths import Paths
 from scheduler.errors import CorruptFile, SchedulerError
 from scheduler.store.config import Source
@@ -55,7 +55,7 @@ def read(paths: Paths) -> dict[str, Project]:
     path = paths.trust
     try:
         for place in (path, os.path.dirname(path)):
-            why = files.others_can_write(place)
+            why = rights.others_can_write(place)
             if why:
                 raise SchedulerError(f"{place} {why}", f"look at it, then run: chmod go-rwx '{place}'")
         raw = json.loads(files.read_bounded(path, LIMIT))

@@ -173,6 +173,39 @@ def test_a_disk_that_does_not_confirm_is_told_once_and_marked(strace: str, tmp_p
         assert len(list(history.read(path))) == 2
 
 
+def test_an_append_is_one_write_and_a_final_record_waits_for_the_disk(strace: str, tmp_path: Path) -> None:
+    """One write for each line, in each history; a sync for the end of a run, and one for a file's new name."""
+    code = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from datetime import datetime, timezone
+from scheduler.core.record import Record, RunnerMark, Status
+from scheduler.disk.paths import Paths
+from scheduler.store import history
+now = datetime(2026, 12, 1, tzinfo=timezone.utc)
+begun = Record(id="a", task_id="a", task_name="A", project=sys.argv[2], started_at=now, status=Status.RUNNING,
+               triggered_by="schedule", runner=RunnerMark(host="h", pid=1, version="0"))
+for record in (begun, begun.evolve(status=Status.SUCCESS, completed_at=now, output="x" * 30_000)):
+    history.append(Paths({"HOME": "/x", "SCHEDULER_HOME": sys.argv[3]}), record)
+"""
+    project, calls = tmp_path / "project", tmp_path / "calls"
+    project.mkdir()
+    argv = [strace, "-f", "-qq", "-y", "-o", str(calls), "-e", "trace=write,fsync,fdatasync,flock"]
+    python = [sys.executable, "-I", "-B", "-c", code, str(child.REPOSITORY), str(project), str(tmp_path / "state")]
+    subprocess.run([*argv, *python], check=True)
+    made = calls.read_text().splitlines()
+    histories = [text for text in made if "execution-history.jsonl>" in text]
+    assert [text.split()[1].split("(")[0] for text in histories] == [
+        "write",
+        "write",
+        "write",
+        "fsync",
+        "write",
+        "fsync",
+    ]
+    assert sum("flock(" in text and "execution-history.jsonl.lock>" in text for text in made) == 4
+
+
 COMPRESSES = """
 import sys
 sys.path.insert(0, sys.argv[1])

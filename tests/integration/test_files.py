@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scheduler.disk import files
+from scheduler.disk import files, rights
 from tests import child
 
 LINE = 4099  # no divisor of a page: only then does a kill tear lines where the disk works in pages
@@ -213,7 +213,7 @@ def test_a_file_that_others_can_write_is_not_trusted(tmp_path: Path, mode: int, 
     path = tmp_path / "config.json"
     path.write_bytes(b"")
     path.chmod(mode)
-    why = files.others_can_write(path)
+    why = rights.others_can_write(path)
     assert why is None if says is None else says in (why or "")
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from scheduler.core.record import Record, RunnerMark, Status
 from scheduler.disk import paths
@@ -43,6 +45,7 @@ def test_a_record_goes_to_the_project_and_to_all(tmp_path: Path, repo: Path, git
     assert git("status", "--porcelain", cwd=repo) == ""
 
 
+# A8. A line of 50 MB and more: test_segments.py.
 HOSTILE = [
     b"NaN",
     b'{"id": NaN}',
@@ -56,6 +59,8 @@ HOSTILE = [
     b'"x"',
     b"[]",
     b"{}",
+    '{"id": "a\u2028b\u0085"}'.encode(),
+    b'{"id": "a", "taskId": "a", "project": "/p", "startedAt": "x"}',
     b'{"id": 1, "taskId": "a", "project": "/p", "startedAt": "x", "status": "success"}',
     b'{"id": "torn", "taskId": "a", "proj',
     b"\xff\xfe",
@@ -64,6 +69,7 @@ HOSTILE = [
 
 
 def test_hostile_lines_are_counted_and_the_rest_is_read(tmp_path: Path) -> None:
+    """A8."""
     path = tmp_path / "history.jsonl"
     good = history.to_line(record().to_json())
     path.write_bytes(good + b"".join(line + b"\n" + good for line in HOSTILE) + b"\n\n")
@@ -101,11 +107,49 @@ def test_the_tail_begins_at_a_whole_line(tmp_path: Path) -> None:
     assert len(list(history.read_tail(str(path), 10**9))) == 5
 
 
-def test_a_line_has_a_limit(tmp_path: Path) -> None:
+def test_a_line_has_a_limit_and_what_is_cut_says_so() -> None:
     long = record(output="ü" * 100_000, error="e" * 100_000, notes=tuple("n" * 5000 for _ in range(500)))
     line = history.to_line(long.to_json())
     assert len(line) <= history.LINE_LIMIT and line.endswith(b"\n")
-    assert json.loads(line)["output"].endswith("[cut]")
+    told = json.loads(line)
+    assert told["output"].endswith("[cut]") and told["error"].endswith("[cut]")
+    assert all(note.endswith("[cut]") for note in told["notes"])
+    count, words = told["notes"][-1].split(" ", 1)
+    assert words == "notes left out [cut]" and int(count) == 500 - (len(told["notes"]) - 1)
+    assert json.loads(history.to_line(record(notes=("short",)).to_json()))["notes"] == ["short"]
+
+
+ANY_TEXT = st.text(st.characters(), max_size=200) | st.sampled_from(["\ud800", "\\ud800", "\udfff\ud83d", "\u2028\0\r"])
+
+
+@given(ANY_TEXT, ANY_TEXT, st.lists(ANY_TEXT, max_size=5), st.integers(1, 40_000))
+def test_whatever_a_record_holds_its_line_is_one_that_is_read(
+    output: str, name: str, notes: list[str], times: int
+) -> None:
+    """A8, of our own making: strict JSON in ASCII, one line, at most 64 KB."""
+    whole = record(output=output * times, task_name=name, project=f"/p/{name}", notes=tuple(notes)).to_json()
+    line = history.to_line(whole)
+    assert len(line) <= history.LINE_LIMIT and line.isascii() and line.count(b"\n") == 1
+    read = history.parse(line)
+    assert read is not None and read["id"] == RUN
+    if "\\ud" not in json.dumps(whole) and len(json.dumps(whole)) < history.LINE_LIMIT - 2000:
+        assert read == whole
+
+
+def test_what_was_written_to_one_of_the_two_is_not_written_to_it_again(tmp_path: Path) -> None:
+    """A4: where only the global history could not take it, the next try leaves out the project's."""
+    where = Paths({"HOME": str(tmp_path), "SCHEDULER_HOME": str(tmp_path / "state")})
+    project = tmp_path / "project"
+    project.mkdir()
+    blocked = Path(where.global_history)
+    blocked.mkdir(parents=True)
+    done: set[str] = set()
+    with pytest.raises(OSError):
+        history.append(where, record(str(project), status=Status.SUCCESS, completed_at=NOW), done)
+    blocked.rmdir()
+    history.append(where, record(str(project), status=Status.SUCCESS, completed_at=NOW), done)
+    for path in (paths.history_file(str(project)), where.global_history):
+        assert [one["id"] for one in history.read(path)] == [RUN]
 
 
 def test_a_run_is_found_by_the_beginning_of_its_id() -> None:

@@ -172,6 +172,35 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 30_000)
     assert said.splitlines() == [f"['a', 'b'] [({str(path)!r}, 2)]", "True"]
 
 
+def test_a_part_of_any_size_is_compressed_in_little_memory(tmp_path: Path) -> None:
+    """A9: a history that was there before us can be larger than any part of ours."""
+    path = parts(tmp_path, 4)
+    with open(segments.listed(str(path))[0].path, "r+b") as file:
+        file.truncate(300 << 20)
+    code = """
+import resource
+from scheduler.store import segments
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+segments.compress(args[0])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000)
+"""
+    assert child.output(child.start(code, path)) == "True\n"
+    assert segments.listed(str(path))[0].path.endswith(".gz") and len(ids(path)) == 15
+
+
+def test_only_a_regular_file_is_compressed(tmp_path: Path) -> None:
+    path = parts(tmp_path, 6)
+    first, second, third, *_ = (segment.path for segment in segments.listed(str(path)))
+    os.rename(third, tmp_path / "elsewhere")
+    for place in (first, second):
+        os.unlink(place)
+    os.mkfifo(first)
+    os.mkdir(second)
+    os.symlink(tmp_path / "elsewhere", third)
+    segments.compress(str(path))
+    assert os.path.lexists(first) and os.path.isdir(second) and os.path.islink(third)
+
+
 @given(st.binary(max_size=600), st.integers(1, 40), st.integers(0, 600), st.integers(1, 30))
 def test_batches_are_the_lines_of_a_file(tmp_path: Path, data: bytes, block: int, start: int, limit: int) -> None:
     path = tmp_path / "lines"

@@ -155,6 +155,13 @@ def test_the_pieces_do_not_matter(recording: Path) -> None:
     assert (cut.report(), log_cut) == (reader.report(), log)
 
 
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "9" * 400])
+def test_a_number_that_no_record_can_hold_is_none(number: str) -> None:
+    data = b'{"type":"result","subtype":"success","is_error":false,"total_cost_usd":N,"num_turns":N,"duration_ms":N}\n'
+    report = read(data.replace(b"N", number.encode()))[0].report()
+    assert report.has_result and (report.cost_usd, report.turns, report.duration_ms) == (None, None, None)
+
+
 @pytest.mark.parametrize("recording", RECORDINGS, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_each_recording_tells_who_it_was(recording: Path) -> None:
     report = read(recording.read_bytes())[0].report()

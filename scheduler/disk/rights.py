@@ -1,0 +1,40 @@
+"""Who may write to a file, told by its owner and mode.
+
+Hook-safe: os and stat only, Python 3.9 syntax. Errors are OSError.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from scheduler.disk.files import AnyPath
+
+
+def others_can_write(path: AnyPath) -> str | None:
+    """Why a file must not be trusted, or None: writable by everybody, by a group with others in it, of another owner.
+
+    A private group (the user's own, as umask 002 presumes) is told by its id being the same as the user's.
+    """
+    info = os.stat(path)
+    if info.st_uid not in (os.getuid(), 0):
+        return f"is owned by another user (uid {info.st_uid})"
+    if info.st_mode & 0o002:
+        return f"is writable by everybody (mode {stat.S_IMODE(info.st_mode):o})"
+    if info.st_mode & 0o020 and not _is_private_group(info.st_gid):
+        return f"is writable by a group (mode {stat.S_IMODE(info.st_mode):o})"
+    return None
+
+
+def _is_private_group(gid: int) -> bool:
+    import grp  # only here: a hook never gets this far
+    import pwd
+
+    me = pwd.getpwuid(os.getuid())
+    try:
+        members = grp.getgrgid(gid).gr_mem
+    except KeyError:
+        return False
+    return gid == me.pw_gid and all(name == me.pw_name for name in members)
