@@ -135,7 +135,10 @@ class Rig:
 
     def start(self) -> int:
         """A living runner; its pid."""
-        pid = int(control.ensure_runner(self.paths, self.env)["pid"])
+        return self.started(int(control.ensure_runner(self.paths, self.env)["pid"]))
+
+    def started(self, pid: int) -> int:
+        """Note a runner, to be ended with the rig."""
         self._pids.append(pid)
         return pid
 
@@ -191,7 +194,8 @@ class Rig:
         """End every runner that this rig started, if it still lives; only by pid, only ours."""
         for pid in self._pids:
             try:
-                if b"scheduler" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                words = Path(f"/proc/{pid}/cmdline").read_bytes()
+                if b"scheduler" in words or b"build.py" in words:
                     os.kill(pid, signal.SIGKILL)
             except OSError:
                 continue

@@ -15,7 +15,7 @@ from scheduler import __version__
 from scheduler.core import lifecycle
 from scheduler.core.lifecycle import Going, Move, Waiting
 from scheduler.core.limits import is_failure
-from scheduler.core.models import Task, iso
+from scheduler.core.models import Task
 from scheduler.core.record import Reason, Record, RunnerMark, Status
 from scheduler.disk.paths import Paths
 from scheduler.errors import SchedulerError
@@ -24,7 +24,7 @@ from scheduler.execution.agent import SupervisorPool
 from scheduler.runner.due import Look, claim_due, new_record
 from scheduler.runner.floor import Floor
 from scheduler.runner.gate import Gate
-from scheduler.runner.ledger import Ledger, read_record
+from scheduler.runner.ledger import Closing, Ledger, read_record
 from scheduler.runner.projects import Projects
 from scheduler.runner.publish import Publisher
 from scheduler.runner.served import Served
@@ -53,7 +53,7 @@ class Desk:
         self._now = now
         self.mark = RunnerMark(host=socket.gethostname(), pid=os.getpid(), version=__version__)
         self._publisher = Publisher(paths, state, projects, self.mark, now())
-        self.ledger = Ledger(paths, state, projects)
+        self.ledger = Ledger(paths, state, projects, self._retry)
         self._gate = Gate(state, projects, now)
         self._skips = Skips(state, self.ledger, projects, self.mark)
         self.queue: list[Queued] = []
@@ -193,27 +193,34 @@ class Desk:
 
     # On record
 
-    def close_record(self, record: Record) -> None:
-        """Put a final record on file, and queue another attempt if its task is to have one."""
+    def close_record(self, record: Record, *, told: bool = False) -> None:
+        """Put a final record on file, unless an earlier runner had `told` the history of it, and queue another attempt
+        if its task is to have one."""
         served = self._projects.served.get(record.project)
         task = served.tasks.get(record.task_id) if served else None
         again = None
         if task is not None and record.completed_at is not None:
-            again = lifecycle.retry_at(task, record.status, record.reason, record.attempt, record.completed_at)
+            again = self._next_attempt(record, task, record.completed_at)
         # What is tried again has not failed for good.
         failed = None if again else is_failure(record.status, record.reason)
         if task is not None and failed:
             record = self._gate.count_failure(record, task)
-        if self.ledger.close(record, failed) and task is not None and again is not None:
-            self._retry(record, task, again)
+        closing = Closing(record, failed, again)
+        if told:
+            self.ledger.finish(closing)
+        else:
+            self.ledger.close(closing)
 
-    def _retry(self, record: Record, task: Task, at: datetime) -> None:
-        moment = record.scheduled_for or record.started_at
-        new = new_record(record.project, task, at, self.mark, "retry", record.scheduled_for, record.attempt + 1)
-        if self._state.claim(new.to_json(), moment, self._now()):
-            self._state.update_run(new.id, place={"notBefore": iso(at)})
-            self._enqueue(new, moment, at)
-            asyncio.get_running_loop().call_later(max((at - self._now()).total_seconds(), 0), self.wake.set)
+    def _next_attempt(self, record: Record, task: Task, ended: datetime) -> tuple[Record, datetime] | None:
+        at = lifecycle.retry_at(task, record.status, record.reason, record.attempt, ended)
+        if at is None:
+            return None
+        attempt = record.attempt + 1
+        return new_record(record.project, task, at, self.mark, "retry", record.scheduled_for, attempt), at
+
+    def _retry(self, record: Record, at: datetime) -> None:
+        self.requeue(record, at)
+        asyncio.get_running_loop().call_later(max((at - self._now()).total_seconds(), 0), self.wake.set)
 
     # What people ask for
 

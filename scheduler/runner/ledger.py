@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -15,34 +17,57 @@ from scheduler.disk.paths import Paths
 from scheduler.errors import SchedulerError
 from scheduler.runner.projects import Projects
 from scheduler.store import history
-from scheduler.store.state import State
+from scheduler.store.state import Retry, State
 
 log = logging.getLogger("scheduler")
 AGAIN = 30.0  # seconds between tries to write a record that could not be written
 
 
-class Ledger:
-    """The last step of each run: on record, then out of the state."""
+@dataclass(frozen=True)
+class Closing:
+    """A final record that is to be put on file. `failed` counts its task's failures in a row, as `State.finish` does;
+    `again`: the record of another attempt, and when that may begin. `done`: the histories that have it already."""
 
-    def __init__(self, paths: Paths, state: State, projects: Projects) -> None:
+    record: Record
+    failed: bool | None
+    again: tuple[Record, datetime] | None = None
+    done: set[str] = field(default_factory=set)
+
+
+class Ledger:
+    """The last step of each run: on record, then out of the state. `queue` gets each retry that was claimed."""
+
+    def __init__(
+        self, paths: Paths, state: State, projects: Projects, queue: Callable[[Record, datetime], None]
+    ) -> None:
         self._paths = paths
         self._state = state
         self._projects = projects
-        self._unwritten: list[tuple[Record, bool | None, set[str]]] = []
+        self._queue = queue
+        self._unwritten: list[Closing] = []
 
-    def close(self, record: Record, failed: bool | None, done: set[str] | None = None) -> bool:
-        """Put a final record into the history and forget the run; False where that has to be tried again.
-
-        `failed` counts its task's failures in a row, as `State.finish` does. `done`: the histories that have it.
-        """
-        done = set() if done is None else done
+    def close(self, closing: Closing) -> None:
+        """Put a final record into the history, then forget the run; what the disk refuses is tried again."""
+        record = closing.record
         self._state.update_run(record.id, phase="ended", record=record.to_json())
-        if not self.tell(record, done):
-            self._unwritten.append((record, failed, done))
+        if self.tell(record, closing.done):
+            self.finish(closing)
+        else:
+            self._unwritten.append(closing)
             asyncio.get_running_loop().call_later(AGAIN, self._try_again)
-            return False
-        self._state.finish(record.id, record.project, record.task_id, failed=failed, cost=_cost(record))
-        return True
+
+    def finish(self, closing: Closing) -> None:
+        """Forget a run whose final record is in the history, and claim its retry in the same transaction: a crash
+        comes before both or after both."""
+        record, retry = closing.record, None
+        if closing.again is not None:
+            new, at = closing.again
+            claimed_at = record.completed_at or record.started_at
+            retry = Retry(new.to_json(), record.scheduled_for or record.started_at, claimed_at, at)
+        who = (record.id, record.project, record.task_id)
+        claimed = self._state.finish(*who, failed=closing.failed, cost=_cost(record), retry=retry)
+        if closing.again is not None and claimed:
+            self._queue(*closing.again)
 
     def tell(self, record: Record, done: set[str] | None = None) -> bool:
         """Put a line into the history; False, and logged, where the disk refuses. `done` as `history.append` has it."""
@@ -56,14 +81,10 @@ class Ledger:
         self._projects.changed.add(record.project)
         return True
 
-    def forget(self, record: Record) -> None:
-        """A run whose final record is in the history already."""
-        self._state.finish(record.id, record.project, record.task_id, failed=None, cost=_cost(record))
-
     def _try_again(self) -> None:
         unwritten, self._unwritten = self._unwritten, []
-        for record, failed, done in unwritten:
-            self.close(record, failed, done)
+        for closing in unwritten:
+            self.close(closing)
 
 
 def _cost(record: Record) -> tuple[float, datetime] | None:

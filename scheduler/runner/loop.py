@@ -178,7 +178,7 @@ async def _serve(runner: Runner) -> None:
         os.unlink(runner.paths.runner_sock)
 
 
-def main(env: Mapping[str, str]) -> int:
+def main(env: Mapping[str, str], now: Callable[[], datetime] = wall_clock) -> int:
     """Be the runner, in the foreground. 0 also when another one is at work already."""
     paths = Paths(env)
     os.chdir("/")
@@ -191,7 +191,7 @@ def main(env: Mapping[str, str]) -> int:
         with files.locked(paths.runner_lock, timeout=LOCK_PATIENCE):
             process.become_subreaper()
             log.info("runner %s starts, pid %d", __version__, os.getpid())
-            asyncio.run(_serve(Runner(paths, env)))
+            asyncio.run(_serve(Runner(paths, env, now)))
             log.info("runner ends, pid %d", os.getpid())
     except files.LockTaken:
         log.info("another runner is at work")

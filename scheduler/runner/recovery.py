@@ -66,11 +66,10 @@ async def _settle(paths: Paths, env: Mapping[str, str], row: RunRow, desk: Desk,
         record = crashed(record, now())
     if row.place and "worktree" in row.place:
         record = await asyncio.to_thread(aftermath.recover, paths, record, row.place, env)
-    if not _is_on_record(record):
+    told = _is_on_record(record)
+    if not told:
         log.warning("run %s of %s was interrupted; it is on record as %s", record.id, record.task_id, record.status)
-        desk.close_record(record)
-    else:
-        desk.ledger.forget(record)
+    desk.close_record(record, told=told)
 
 
 async def _settle_unknown(

@@ -55,6 +55,16 @@ class RunRow:
     process: dict[str, Any] | None
 
 
+@dataclass(frozen=True)
+class Retry:
+    """Another attempt of an occurrence: the JSON of its record, what it claims and when, and when it may begin."""
+
+    record: dict[str, Any]
+    scheduled_for: datetime
+    claimed_at: datetime
+    not_before: datetime
+
+
 def _time(text: str | None) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text)
 
@@ -181,19 +191,29 @@ class State:
         `handled` moves the task's watermark in the same transaction; `done` marks it done too.
         `at_once` False leaves it to the next write to reach the disk: before that nothing may follow from the claim.
         """
-        project, task = record["project"], record["taskId"]
         with self._db.writing(at_once) as db:
-            claimed = db.execute(
-                "INSERT OR IGNORE INTO claims VALUES (?,?,?,?,?,?)",
-                (project, task, stored(scheduled_for), record["attempt"], record["id"], stored(now)),
-            ).rowcount
             if handled is not None:
-                self._handle(db, project, task, handled, now if done else None)
-            if claimed:
-                db.execute(
-                    "INSERT INTO runs (run_id, project, task, phase, record) VALUES (?,?,?,'queued',?)",
-                    (record["id"], project, task, json.dumps(record)),
-                )
+                self._handle(db, record["project"], record["taskId"], handled, now if done else None)
+            return self._claim(db, record, scheduled_for, now, None)
+
+    def _claim(
+        self,
+        db: sqlite3.Connection,
+        record: dict[str, Any],
+        scheduled_for: datetime,
+        now: datetime,
+        place: dict[str, Any] | None,
+    ) -> bool:
+        who = (record["project"], record["taskId"])
+        claimed = db.execute(
+            "INSERT OR IGNORE INTO claims VALUES (?,?,?,?,?,?)",
+            (*who, stored(scheduled_for), record["attempt"], record["id"], stored(now)),
+        ).rowcount
+        if claimed:
+            db.execute(
+                "INSERT INTO runs (run_id, project, task, phase, record, place) VALUES (?,?,?,'queued',?,?)",
+                (record["id"], *who, json.dumps(record), None if place is None else json.dumps(place)),
+            )
         return bool(claimed)
 
     def update_run(
@@ -221,10 +241,19 @@ class State:
             db.execute(f"UPDATE runs SET {names} WHERE run_id=?", (*given.values(), run_id))
 
     def finish(
-        self, run_id: str, project: str, task: str, *, failed: bool | None, cost: tuple[float, datetime] | None = None
-    ) -> None:
-        """The run is over and on record. `failed` counts failures in a row; None leaves the count. `cost`: US dollars,
-        and when it ended."""
+        self,
+        run_id: str,
+        project: str,
+        task: str,
+        *,
+        failed: bool | None,
+        cost: tuple[float, datetime] | None = None,
+        retry: Retry | None = None,
+    ) -> bool:
+        """The run is over and on record; in the same transaction its `retry` is claimed and queued: whether it was.
+
+        `failed` counts failures in a row; None leaves the count. `cost`: US dollars, and when it ended.
+        """
         with self._db.writing() as db:
             if cost is not None:
                 add_cost(db, run_id, *cost)
@@ -232,6 +261,10 @@ class State:
             if failed is not None:
                 count = "failures+1" if failed else "0"
                 db.execute(f"UPDATE tasks SET failures={count} WHERE project=? AND task=?", (project, task))
+            if retry is None:
+                return False
+            place = {"notBefore": retry.not_before.isoformat()}
+            return self._claim(db, retry.record, retry.scheduled_for, retry.claimed_at, place)
 
     def runs(self) -> list[RunRow]:
         """Runs that are queued or under way, oldest first."""
@@ -246,16 +279,6 @@ class State:
         """A run that waits has cost so much until now; its end adds the rest."""
         with self._db.writing() as db:
             add_cost(db, run_id, usd, now)
-
-    def attempts(self, project: str, task: str, scheduled_for: datetime) -> int:
-        """How many attempts of an occurrence were claimed."""
-        row = self._db.read(
-            "SELECT coalesce(max(attempt), 0) FROM claims WHERE project=? AND task=? AND scheduled_for=?",
-            project,
-            task,
-            stored(scheduled_for),
-        ).fetchone()
-        return int(row[0])
 
 
 _TASKS = "SELECT task, trigger, added_at, active_since, handled_until, done_at, failures FROM tasks WHERE project=?"

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from scheduler.errors import SchedulerError
-from scheduler.store.state import State
+from scheduler.store.state import Retry, State
 from tests import child
 
 NOW = datetime(2026, 12, 1, 9, 0, tzinfo=timezone(timedelta(hours=1)))
@@ -80,7 +80,6 @@ def test_an_occurrence_is_claimed_once(state: State, path: str) -> None:
     assert other.claim(record("r3", attempt=2), utc, LATER)
     other.close()
     assert [run.run_id for run in state.runs()] == ["r1", "r3"]
-    assert state.attempts("/p", "a", berlin) == 2
     assert state.tasks("/p")["a"].handled_until == LATER
 
 
@@ -101,6 +100,17 @@ def test_a_run_is_followed_to_its_end(state: State) -> None:
         state.finish(run_id, "/p", "a", failed=failed)
         assert state.tasks("/p")["a"].failures == [1, 2, 2, 0][number]
     assert state.runs() == []
+
+
+def test_the_end_of_a_run_and_the_claim_of_its_retry_are_one_step(state: State, path: str) -> None:
+    state.sync("/p", [("a", "t1", True)], NOW)
+    state.claim(record("r1"), NOW, NOW)
+    again = Retry(record("r2", attempt=2), NOW, LATER, LATER)
+    assert state.finish("r1", "/p", "a", failed=None, retry=again)
+    (row,) = state.runs()
+    assert (row.run_id, row.phase, row.place) == ("r2", "queued", {"notBefore": LATER.isoformat()})
+    assert not state.finish("r1", "/p", "a", failed=None, retry=again)  # as after a crash that came before it was told
+    assert [row.run_id for row in state.runs()] == ["r2"]
 
 
 def test_an_empty_file_is_a_fresh_state_in_which_nothing_is_due(path: str) -> None:
