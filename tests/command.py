@@ -33,10 +33,11 @@ class Command:
     def __init__(self, folder: Path, env: Mapping[str, str]) -> None:
         self.folder = folder
         self.env = dict(env)
+        self.program = [sys.executable, "-I", str(PACKAGE)]
 
     def __call__(self, *words: object, code: int | None = 0, input: str = "", **env: str) -> Said:
         """One call; AssertionError unless it ends with `code` (None: with any)."""
-        argv = [sys.executable, "-I", str(PACKAGE), *map(str, words)]
+        argv = [*self.program, *map(str, words)]
         environment = {**self.env, **env}
         done = subprocess.run(
             argv, cwd=self.folder, env=environment, input=input, capture_output=True, text=True, timeout=120

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from scheduler.disk.paths import Paths
+from scheduler.errors import SchedulerError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -38,6 +39,15 @@ class Context:
         from scheduler.execution.git import find_project
 
         return str(find_project(folder or os.getcwd(), self.env).root)
+
+
+def refuse_inside_run(env: Mapping[str, str], what: str) -> None:
+    """Raise SchedulerError where a scheduled run asks for something that alters."""
+    if env.get("SCHEDULER_RUN_ID"):
+        raise SchedulerError(
+            f"{what!r} is refused inside a scheduled run",
+            "a run may look, not alter: do this from a terminal of your own",
+        )
 
 
 def json_option(command: F) -> F:

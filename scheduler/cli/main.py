@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import click
 
 from scheduler import __version__
-from scheduler.cli.context import Context
+from scheduler.cli.context import Context, refuse_inside_run
 from scheduler.errors import SchedulerError
 
 COMPLETE_VAR = "_CLAUDE_SCHEDULER_COMPLETE"
@@ -65,6 +65,7 @@ SECTIONS: dict[str, dict[str, Verb]] = {
         "restart": Verb("runner:restart", "Stop the runner and start it again.", alters=True),
     },
     "More": {
+        "service": Verb("service:service", "Keep the runner alive over reboots, by the operating system."),
         "prune": Verb("prune:prune", "Remove what is past its days; never work that is not saved.", alters=True),
         "import": Verb("takeover:take_over", "Take over another scheduler's tasks and history.", alters=True),
         "quickstart": Verb("quickstart:quickstart", "See it all work in a throw-away repository.", alters=True),
@@ -94,11 +95,8 @@ class Verbs(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         name = args[0]
-        if name in VERBS and VERBS[name].alters and os.environ.get("SCHEDULER_RUN_ID") and "--help" not in args:
-            raise SchedulerError(
-                f"{name!r} is refused inside a scheduled run",
-                "a run may look, not alter: do this from a terminal of your own",
-            )
+        if name in VERBS and VERBS[name].alters and "--help" not in args:
+            refuse_inside_run(os.environ, name)
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:

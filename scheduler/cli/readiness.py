@@ -13,7 +13,7 @@ from scheduler.errors import SchedulerError
 from scheduler.execution import claude, git, refs
 from scheduler.execution.environment import build_environment
 from scheduler.execution.git import Project
-from scheduler.store import settings
+from scheduler.store import ownenv, settings
 
 
 class Check(NamedTuple):
@@ -67,20 +67,23 @@ def _client(context: Context, tasks: tuple[Task, ...], client: str | None) -> It
         return
     yield Check("ok", "client", client)
     passed = settings.read(context.paths).env_pass
-    env = build_environment(context.env, path=context.env.get("PATH"), env_pass=passed, task_env={}, run={})
-    yield _login(client, env)
+    own = ownenv.read(context.paths)
+    source = {**context.env, **own}
+    env = build_environment(source, path=context.env.get("PATH"), env_pass=passed, task_env={}, run={})
+    yield _login(context, client, env, lasting="CLAUDE_CODE_OAUTH_TOKEN" in own)
     if os.geteuid() == 0 and env.get("IS_SANDBOX") != "1" and any(task.execution.skip_permissions for task in tasks):
         yield Check("fail", "permissions", "as root the client refuses to skip permissions: use another account")
 
 
-def _login(client: str, env: dict[str, str]) -> Check:
+def _login(context: Context, client: str, env: dict[str, str], *, lasting: bool) -> Check:
     login = claude.auth_status(Path(client), env)
     if not login.logged_in:
         return Check("fail", "login", f"{login.detail or 'the client is not logged in'}: run `claude`, then /login")
-    if login.method == "oauth_token":
+    if login.method == "oauth_token" and not lasting:
         return Check(
             "warn",
             "login",
-            "by CLAUDE_CODE_OAUTH_TOKEN, which only a runner has that is started from a terminal: 'restart'",
+            "by this terminal's CLAUDE_CODE_OAUTH_TOKEN, which a runner that a session or the service starts does not"
+            f" have: put that line into {context.paths.runner_env} (chmod 600), then 'restart'",
         )
     return Check("ok", "login", f"logged in ({login.method})")

@@ -43,7 +43,7 @@ def _tell_started(status: dict[str, Any], as_json: bool) -> None:
 @click.pass_obj
 def stop(context: Context, /, now: bool, as_json: bool) -> None:
     """Stop the runner, once the runs under way have ended. The next session in an enabled project starts it again."""
-    was = _stop(context, now)
+    was = end_runner(context, now=now)
     if as_json:
         output.say_json({"stopped": was})
     else:
@@ -56,11 +56,11 @@ def stop(context: Context, /, now: bool, as_json: bool) -> None:
 @click.pass_obj
 def restart(context: Context, /, now: bool, as_json: bool) -> None:
     """Stop the runner, as `stop` does, and start it again, with the environment of this terminal."""
-    _stop(context, now)
+    end_runner(context, now=now)
     _tell_started(control.ensure_runner(context.paths, context.env), as_json)
 
 
-def _stop(context: Context, now: bool) -> bool:
+def end_runner(context: Context, *, now: bool) -> bool:
     """Ask the runner to stop and wait until it is gone; whether there was one."""
     status = control.request(context.paths, {"verb": "status"})
     if status is None or control.request(context.paths, {"verb": "stop", "now": now}) is None:

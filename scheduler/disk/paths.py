@@ -64,6 +64,10 @@ class Paths:
         self.cache = os.path.join(xdg_cache, "claude-scheduler")
         self.runtime = os.path.join(self.cache, "runtime")
         self.global_history = os.path.join(self.logs, "execution-history.jsonl")
+        xdg_config = env.get("XDG_CONFIG_HOME") or os.path.join(home or own, ".config")
+        self.systemd_units = os.path.join(xdg_config, "systemd", "user")
+        self.launch_agents = os.path.join(home or own, "Library", "LaunchAgents")
+        self.is_usual = self.state == os.path.join(home, ".claude", "scheduler")
 
     def in_state(self, name: str) -> str:
         """A file or folder of the state folder, by its name."""
@@ -100,6 +104,16 @@ class Paths:
     @property
     def runner_log(self) -> str:
         return self.in_state("runner.log")
+
+    @property
+    def runner_env(self) -> str:
+        """The user's: variables for the runner alone, such as a login's token. We only read it."""
+        return self.in_state("runner.env")
+
+    @property
+    def service_launcher(self) -> str:
+        """What the operating system's service starts."""
+        return self.in_state("start-runner")
 
     @property
     def hooks_log(self) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from scheduler.core.named import names_secret
+from scheduler.core.redact import Redactor
 from scheduler.core.variables import refused_names
 from scheduler.errors import SchedulerError
 
@@ -24,6 +26,9 @@ _NAMES = frozenset(
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC".split()
 )
 _PREFIXES = ("ANTHROPIC_", "CLAUDE_CODE_USE_", "LC_")
+_OF_A_SESSION = frozenset("USER LOGNAME SHELL TERM TMPDIR".split())
+_PATHS_TO_SECRETS = frozenset(["CLAUDE_CODE_CLIENT_KEY"])
+_MAY_HOLD_SECRETS = frozenset(["ANTHROPIC_CUSTOM_HEADERS"])
 
 
 def build_environment(
@@ -50,3 +55,17 @@ def build_environment(
     built = {name: value for name, value in source.items() if name in allowed or name.startswith(_PREFIXES)}
     built["PATH"] = path or source.get("PATH") or DEFAULT_PATH
     return {**built, **task_env, **run, **(extra or {})}
+
+
+def lasting(source: Mapping[str, str], env_pass: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """What of an environment may be written down for a runner that a service starts, and the names of what may not:
+    secrets, by name or look, and what the user's own settings pass on.
+    """
+    names = {name for name in source if name in _NAMES or name.startswith(_PREFIXES)} - _OF_A_SESSION
+    kept = {name: source[name] for name in names | {"PATH"} & source.keys() if not _is_secret(name, source[name])}
+    return kept, sorted((names | set(env_pass) & source.keys()) - kept.keys())
+
+
+def _is_secret(name: str, value: str) -> bool:
+    named = name in _MAY_HOLD_SECRETS or (names_secret(name) and name not in _PATHS_TO_SECRETS)
+    return named or bool(Redactor(()).find(f"{name}={value}"))

@@ -22,11 +22,12 @@ from scheduler.disk.paths import Paths
 from scheduler.errors import SchedulerError
 from scheduler.execution import process
 from scheduler.execution.agent import SupervisorPool
-from scheduler.runner import control, recovery
+from scheduler.runner import control, recovery, service
 from scheduler.runner.desk import Desk
 from scheduler.runner.installation import was_uninstalled
 from scheduler.runner.projects import Projects
 from scheduler.runner.upkeep import Upkeep
+from scheduler.store import ownenv
 from scheduler.store.state import State
 
 log = logging.getLogger("scheduler")
@@ -35,6 +36,7 @@ IDLE_EXIT = 60.0  # seconds with no project enabled and no run under way, after 
 CLOCK_SLACK = timedelta(minutes=1)  # a clock that is put right by less is no news
 INSTALLATION_CHECK = 20.0  # seconds between two looks at whether the plugin is still installed
 LOCK_PATIENCE = 1.0
+SHUTDOWN_PATIENCE = 20.0  # seconds that runs get to end by themselves when the service is stopped, or the machine is
 
 
 def wall_clock() -> datetime:
@@ -158,6 +160,7 @@ class Runner:
             "host": mark.host,
             "startedAt": self.started_at.isoformat(timespec="seconds"),
             "stopping": self.stopping,
+            "startedBy": self.env.get("SCHEDULER_STARTED_BY"),
             **self.desk.status(),
             "next": self.projects.coming(10),
             "suspended": self.projects.suspended(),
@@ -167,7 +170,7 @@ class Runner:
 async def _serve(runner: Runner) -> None:
     loop = asyncio.get_running_loop()
     server = await control.serve(control.listen(runner.paths.runner_sock), runner.answer)
-    loop.add_signal_handler(signal.SIGTERM, runner.stop)
+    loop.add_signal_handler(signal.SIGTERM, _terminate, runner)
     loop.add_signal_handler(signal.SIGINT, runner.stop)
     loop.add_signal_handler(signal.SIGHUP, runner.reload)
     try:
@@ -178,8 +181,15 @@ async def _serve(runner: Runner) -> None:
         os.unlink(runner.paths.runner_sock)
 
 
+def _terminate(runner: Runner) -> None:
+    """Stop. A service is not waited for: what runs too long is cancelled in time, so that its work is saved."""
+    runner.stop()
+    if service.is_own(runner.env):
+        asyncio.get_running_loop().call_later(SHUTDOWN_PATIENCE, lambda: runner.stop(at_once=True))
+
+
 def main(env: Mapping[str, str], now: Callable[[], datetime] = wall_clock) -> int:
-    """Be the runner, in the foreground. 0 also when another one is at work already."""
+    """Be the runner, in the foreground. 0 also when another one is at work already, or the service starts it."""
     paths = Paths(env)
     os.chdir("/")
     os.umask(0o077)
@@ -187,15 +197,35 @@ def main(env: Mapping[str, str], now: Callable[[], datetime] = wall_clock) -> in
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     _raise_descriptor_limit()
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    if service.hand_over(paths, env):
+        return 0
     try:
         with files.locked(paths.runner_lock, timeout=LOCK_PATIENCE):
             process.become_subreaper()
             log.info("runner %s starts, pid %d", __version__, os.getpid())
-            asyncio.run(_serve(Runner(paths, env, now)))
+            asyncio.run(_serve(Runner(paths, _with_own(paths, env), now)))
             log.info("runner ends, pid %d", os.getpid())
     except files.LockTaken:
+        if service.is_own(env):
+            _take_over(paths)
         log.info("another runner is at work")
     return 0
+
+
+def _with_own(paths: Paths, env: Mapping[str, str]) -> dict[str, str]:
+    try:
+        return ownenv.added(env, paths)
+    except SchedulerError as error:
+        log.error("%s; %s", error.message, error.hint)
+        return dict(env)
+
+
+def _take_over(paths: Paths) -> None:
+    """Wait for the end of the runner that is at work, then begin again: an update may have come meanwhile."""
+    log.info("another runner is at work; that of the service waits for its end")
+    with files.locked(paths.runner_lock):
+        pass
+    os.execv("/bin/sh", ["/bin/sh", paths.service_launcher])
 
 
 def _raise_descriptor_limit() -> None:
