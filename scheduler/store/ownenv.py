@@ -13,7 +13,7 @@ import re
 import stat
 from collections.abc import Mapping
 
-from scheduler.disk import files
+from scheduler.disk import files, rights
 from scheduler.disk.paths import Paths
 from scheduler.errors import SchedulerError
 
@@ -25,7 +25,7 @@ def read(paths: Paths) -> dict[str, str]:
     """What it says, nothing where there is no file. SchedulerError where it is damaged, or others have access to it."""
     path = paths.runner_env
     try:
-        why = files.others_can_write(path)
+        why = rights.others_can_write(path)
         mode = stat.S_IMODE(os.stat(path).st_mode)
         if why or mode & 0o077:
             said = why or f"can be read by others (mode {mode:o})"
