@@ -16,6 +16,7 @@ from scheduler.cli.pauses import lift_account
 from scheduler.cli.view import View, look
 from scheduler.core import format as fmt
 from scheduler.core.models import Task, iso
+from scheduler.core.parse import Config
 from scheduler.core.plain import visible
 from scheduler.disk import paths
 from scheduler.errors import SchedulerError
@@ -42,15 +43,15 @@ def enable(context: Context, /, yes: bool, no_start: bool, folder: str | None, a
     view = look(context, root)
     if view.absent:
         raise SchedulerError(f"there are no tasks in {root} yet", "add one first: see 'add --help'")
-    parsed = view.usable()
+    parsed = view.vetted(context.env)
     client = claude.find_client(context.env.get("PATH", ""))
     found = list(readiness.checks(context, root, parsed.tasks, None if client is None else str(client)))
     if not as_json:
-        _show(view, found)
+        _show(view, parsed, found)
     if not (view.enabled and view.approved) and not yes:
         _ask(len(parsed.tasks), shown=not as_json)
     assert view.source is not None
-    _approve(context, view.source, None if client is None else str(client))
+    _approve(context, view.source, parsed, None if client is None else str(client))
     if any(check.name == "login" and check.level != "fail" for check in found):
         lift_account(context)
     tell(context, root)
@@ -80,7 +81,7 @@ def _ask(count: int, *, shown: bool) -> None:
         raise SchedulerError("not enabled", "change the tasks, then run 'enable' again")
 
 
-def _approve(context: Context, shown: Source, client: str | None) -> None:
+def _approve(context: Context, shown: Source, parsed: Config, client: str | None) -> None:
     """Approve exactly what was shown."""
     with trust.lock(context.paths):
         if config.read_source(shown.project).digest != shown.digest:
@@ -92,13 +93,12 @@ def _approve(context: Context, shown: Source, client: str | None) -> None:
         project = trust.Project(shown.project, True, path, client, iso(context.now), approvals)
         known = trust.approved({**known, shown.project: project}, shown, iso(context.now))
         trust.write(context.paths, known)
-        take_in(context, known[shown.project], shown.parse())
+        take_in(context, known[shown.project], parsed)
     config.prepare_logs(shown.project)
 
 
-def _show(view: View, found: list[readiness.Check]) -> None:
+def _show(view: View, parsed: Config, found: list[readiness.Check]) -> None:
     assert view.source is not None
-    parsed = view.usable()
     for task in parsed.tasks:
         output.say(f"{task.id}: {visible(task.name)}")
         output.facts([(f"  {name}", visible(value)) for name, value in _review(view, task)])

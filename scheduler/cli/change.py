@@ -35,8 +35,8 @@ def change(context: Context, root: str, edit: Callable[[list[Any]], None]) -> Co
         known = trust.read(context.paths)
         before = _approved_source(known, root)
         after = config.edited(before, root, edit)
-        parsed = after.parse()
-        _refuse_new_problems(before, parsed, paths.config_file(root))
+        parsed, _ = after.vetted(context.env)
+        _refuse_new_problems(before.vetted(context.env)[0] if before else None, parsed, paths.config_file(root))
         known.setdefault(root, trust.Project(root, False, "", None, ""))
         if before is not None or _are_ours(after.rules, known[root]):
             known = trust.approved(known, after, iso(context.now))
@@ -65,8 +65,8 @@ def _are_ours(rules: bytes | None, project: trust.Project) -> bool:
     return rules is None or rules.decode("utf-8", "replace") in [approval.rules for approval in project.approvals]
 
 
-def _refuse_new_problems(before: Source | None, after: Config, file: str) -> None:
-    old = {(problem.task, problem.message) for problem in before.parse().problems} if before else set()
+def _refuse_new_problems(before: Config | None, after: Config, file: str) -> None:
+    old = {(problem.task, problem.message) for problem in before.problems} if before else set()
     for problem in after.problems:
         if not problem.warning and (problem.task, problem.message) not in old:
             raise SchedulerError(problem.text(file), "nothing was changed")

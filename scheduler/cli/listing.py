@@ -171,7 +171,7 @@ def _in_zone(at: datetime, task: Task) -> str:
 def check(context: Context, /, folder: str | None, as_json: bool) -> int:
     """Validate the config: exit 1 when a task is suspended by an error, or the file cannot be used at all."""
     view = look(context, context.root(folder))
-    config = view.usable()
+    config = view.vetted(context.env)
     file = paths.config_file(view.root)
     errors = [problem for problem in config.problems if not problem.warning]
     problems = [*config.problems, *_past(view, config.tasks)]

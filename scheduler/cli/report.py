@@ -1,4 +1,4 @@
-"""A bug's report: what was called, where it broke, with which versions; no value of the environment."""
+"""A bug's report: what was called, where it broke, with which versions; no value of the environment, no secret."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from datetime import datetime
 import click
 
 from scheduler import __version__
+from scheduler.core.plain import plain
+from scheduler.core.redact import Redactor, known_values
 from scheduler.disk import files
 from scheduler.disk.paths import Paths
 from scheduler.errors import SchedulerError
@@ -21,8 +23,9 @@ EXIT = 3
 
 def write_report(error: Exception, argv: Sequence[str]) -> int:
     """Put the report into a file and print its path; the exit code of a bug."""
-    text = _report(error, argv)
-    click.echo(f"error: this is a bug: {error!a:.300}", err=True)
+    clean = Redactor(known_values(os.environ, {})).text
+    text = clean(plain(_report(error, argv)))
+    click.echo(f"error: this is a bug: {clean(ascii(error))[:300]}", err=True)
     try:
         name = f"report-{datetime.now():%Y%m%dT%H%M%S}-{os.getpid()}.txt"
         path = os.path.join(Paths(os.environ).reports, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 from typing import Any, Literal
 
@@ -121,3 +122,9 @@ class Record(Model):
     def evolve(self, **changes: Any) -> Record:
         """A copy with `changes`, validated."""
         return Record.model_validate({**dict(self), **changes})
+
+    def cleaned(self, clean: Callable[[str], str]) -> Record:
+        """The record with `clean` applied to every text of it that others wrote: programs, git, the config."""
+        told = {name: text for name in ("task_name", "error", "output", "model") if (text := getattr(self, name))}
+        notes = tuple(map(clean, self.notes)) if self.notes else None
+        return self.evolve(**{name: clean(text) for name, text in told.items()}, notes=notes)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from scheduler.core import patch, pem
 from scheduler.core.assigned import FILL, assigned
@@ -18,7 +19,7 @@ from scheduler.core.known import Known, known_values
 from scheduler.core.plain import LINE_LIMIT, notice, without_notice
 from scheduler.core.shapes import Span, shaped
 
-__all__ = ["Redactor", "Span", "Stream", "known_values", "mark"]
+__all__ = ["Found", "Redactor", "Span", "Stream", "known_values", "mark"]
 
 _MARK = re.compile(r"\[REDACTED:[a-z0-9-]{1,40}\]")
 _BLOCK = 8192  # characters looked at together: enough to spread the cost of a look, few enough that most hold nothing
@@ -27,6 +28,14 @@ _PASSES = 4
 _ASCII_LOWER = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}
 # Where spans of several kinds overlap, the first of these names the whole, then any shape, then what was announced.
 _VAGUE = ("password", "secret", "token", "key", "credential", "authorization", "cookie", "url-password", KNOWN)
+
+
+class Found(NamedTuple):
+    """A secret, and the path of the file that it is in."""
+
+    path: str
+    kind: str
+    text: str
 
 
 def mark(kind: str) -> str:
@@ -54,14 +63,20 @@ class Redactor:
         keys = _key_spans(text)
         return [(span.kind, span.start, span.end) for span in merged([*keys, *self.spans(blanked(text, keys))])]
 
-    def new_secrets(self, diff: str, whole: str | None = None) -> list[tuple[str, str]]:
-        """The secrets that a unified diff brings in: (path, kind) of each that is in an added line and in no line that
-        was there before. Where `diff` is that of several commits one after the other, `whole` is that from the first
-        state to the last: what one commit adds and the next removes was not there before."""
+    def find_exact(self, text: str) -> list[tuple[str, int, int]]:
+        """Those that their value or their shape gives away, for what is no text: there a name announces nothing."""
+        keys = _key_spans(text)
+        spans = merged([*keys, *self._known.spans(text), *shaped(text)])
+        return [(span.kind, span.start, span.end) for span in spans]
+
+    def new_secrets(self, diff: str, whole: str | None = None) -> list[Found]:
+        """The secrets that a unified diff brings in: those in an added line and in no line that was there before. Where
+        `diff` is that of several commits one after the other, `whole` is that from the first state to the last: what
+        one commit adds and the next removes was not there before."""
         files = patch.parse(diff)
         before = "\n".join(file.before for file in (files if whole is None else patch.parse(whole)))
         new = {
-            (file.path, kind)
+            Found(file.path, kind, file.added[start:end])
             for file in files
             for kind, start, end in self.find(file.added)
             if file.added[start:end] not in before

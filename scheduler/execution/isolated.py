@@ -10,11 +10,10 @@ from typing import Any
 
 from scheduler.core.format import count
 from scheduler.core.record import Reason, Record
-from scheduler.core.redact import Redactor
 from scheduler.disk.files import locked, make_folder
 from scheduler.disk.paths import CONFIG_FOLDER
 from scheduler.errors import SchedulerError
-from scheduler.execution import attribution, branches, containment, git, links, refs, trace, work, worktree
+from scheduler.execution import attribution, branches, containment, git, links, refs, scan, trace, work, worktree
 from scheduler.execution.aftermath import digest, repository_lock, settle
 from scheduler.execution.changes import tool_paths
 from scheduler.execution.steps import Order, Workshop, trace_folder
@@ -147,9 +146,9 @@ class Isolated:
             notes += await self._link()
         return anew
 
-    async def commit(self, record: Record, redactor: Redactor) -> bool:
+    async def commit(self, record: Record, notes: list[str]) -> bool:
         """Commit what the agent left; False where nothing changed. On SchedulerError `refusal` says its kind."""
-        message = redactor.text(f"{record.task_name}\n\nTask: {record.task_id}\nRun: {record.id}\n")
+        message = f"{record.task_name}\n\nTask: {record.task_id}\nRun: {record.id}\n"
         try:
             self._work = await asyncio.to_thread(work.keep, self.tree, message)
         except work.LeftBranch:
@@ -162,23 +161,15 @@ class Isolated:
             self.refusal = Reason.NOT_KEPT
             raise SchedulerError("not all of the work can be kept in git: " + "; ".join(self._work.unsaved[:5]))
         if self._work is not None:
-            await self._look_for_secrets(self._work.commit, redactor)
+            await self._look_for_secrets(self._work.commit, notes)
         return self._work is not None
 
-    async def _look_for_secrets(self, tip: str, redactor: Redactor) -> None:
-        tree = self.tree
-
-        def look() -> list[tuple[str, str]]:
-            each, whole = (
-                branches.patch(tree.project, tree.base, tip, each_commit=each).decode("utf-8", "replace")
-                for each in (True, False)
-            )
-            return redactor.new_secrets(each, whole)
-
-        found = await asyncio.to_thread(look)
+    async def _look_for_secrets(self, tip: str, notes: list[str]) -> None:
+        tree, redactor = self.tree, self._order.redactor
+        found = await asyncio.to_thread(scan.new_secrets, tree.project, tree.base, tip, redactor, notes)
         if found:
             self.refusal = Reason.SECRET_IN_WORK
-            named = ", ".join(f"{path} ({kind})" for path, kind in found[:10])
+            named = ", ".join(dict.fromkeys(f"{one.path} ({one.kind})" for one in found[:10]))
             raise SchedulerError(f"the work holds a secret that was not there before: {named}")
 
     def kept(self) -> dict[str, Any]:

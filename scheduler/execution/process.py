@@ -25,6 +25,8 @@ from scheduler.execution import ending, tree
 STOP_GRACE = 2.0
 """Seconds between SIGTERM and SIGKILL for a command that takes too long."""
 
+_MEMORY_FILES = hasattr(os, "memfd_create")
+
 SLICE = 0.25
 """Seconds after which `run` looks whether a command that keeps its pipes open has ended."""
 
@@ -110,11 +112,12 @@ def run(
 
 @contextlib.contextmanager
 def _standard_input(data: bytes | None) -> Iterator[IO[bytes] | int]:
-    """`data` as a file: of a pipe, `communicate` forgets to write the rest when it is called again after a timeout."""
+    """`data` as a file: of a pipe, `communicate` forgets to write the rest when it is called again after a timeout. In
+    memory where the system can: it may be a secret that is looked for."""
     if data is None:
         yield subprocess.DEVNULL
         return
-    with tempfile.TemporaryFile() as file:
+    with os.fdopen(os.memfd_create("input"), "w+b") if _MEMORY_FILES else tempfile.TemporaryFile() as file:
         file.write(data)
         file.seek(0)
         yield file

@@ -16,8 +16,8 @@ from typing import Any
 
 from scheduler.core.limits import resume_at
 from scheduler.core.models import iso
+from scheduler.core.plain import plain
 from scheduler.core.record import Reason, Record, Status
-from scheduler.core.redact import Redactor
 from scheduler.core.verdict import Verdict
 from scheduler.disk import files, paths
 from scheduler.errors import SchedulerError
@@ -58,6 +58,9 @@ class _Run:
             return await (self._isolated() if self._record.isolated else self._in_main_checkout())
         finally:
             await asyncio.to_thread(shutil.rmtree, self._scratch, ignore_errors=True)
+
+    def _clean(self, text: str) -> str:
+        return self._order.redactor.text(plain(text))
 
     def _announce(self, place: Mapping[str, Any] | None = None) -> None:
         """Write down that the run begins, or goes on, and where."""
@@ -116,7 +119,7 @@ class _Run:
         if final.commit is not None and self._order.task.execution.worktree.push:
             # Only now: a crash while it is pushed leaves a success on record, never a pushed branch of a failed run.
             final = await where.push(final)
-        return await where.settle(final)
+        return (await where.settle(final)).cleaned(self._clean)
 
     async def _note_violation(self, where: Isolated) -> None:
         """What a run that has failed anyhow did to the main checkout."""
@@ -155,7 +158,7 @@ class _Run:
     async def _keep(self, where: Isolated, steps: Steps, ended: Ended) -> Ended:
         """Commit what the agent left, verify that state, and see that the run stayed where it belongs."""
         try:
-            changed = await where.commit(self._record, steps.redactor)
+            changed = await where.commit(self._record, self._notes)
             if changed:
                 ended = await self._verify(steps, ended)
             violation = await where.contain(self._notes)
@@ -204,12 +207,10 @@ class _Run:
         if report is not None:
             cost, turns = _sum(final.cost_usd, report.cost_usd), _sum(final.turns, report.turns)
             final = final.evolve(cost_usd=cost, turns=turns, model=report.model or final.model)
-        redactor = Redactor(()) if steps is None else steps.redactor
         if steps is not None:
             final = self._close_logs(steps, final, report.result_text if report else "", now)
-        told = redactor.text(final.error) if final.error else None
-        told = told[:ERROR_KEPT] if told else None
-        return final.evolve(error=told, notes=tuple(map(redactor.text, self._notes)) or None)
+        final = final.evolve(notes=tuple(self._notes) or None).cleaned(self._clean)
+        return final.evolve(error=final.error[:ERROR_KEPT]) if final.error else final
 
     def _close_logs(self, steps: Steps, final: Record, answer: str, now: datetime) -> Record:
         reason = f" ({final.reason})" if final.reason else ""
@@ -219,7 +220,7 @@ class _Run:
         if answer and not waits:
             try:
                 Path(paths.result_file(final.project, final.id)).parent.mkdir(0o700, exist_ok=True)
-                text = steps.redactor.text(answer).encode("utf-8", "replace")
+                text = self._clean(answer).encode("utf-8", "replace")
                 files.write_atomic(paths.result_file(final.project, final.id), text + b"\n")
             except OSError as error:
                 self._notes.append(f"the full answer was not written: {error.strerror}")

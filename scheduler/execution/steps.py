@@ -15,7 +15,7 @@ from typing import Any
 from scheduler.core.models import Task, UserSettings
 from scheduler.core.plain import Lines
 from scheduler.core.record import Reason, Record, Status
-from scheduler.core.redact import Redactor, known_values
+from scheduler.core.redact import Redactor
 from scheduler.core.report import AgentReport
 from scheduler.core.verdict import Verdict, judge_claude, judge_shell
 from scheduler.disk.paths import Paths
@@ -32,14 +32,15 @@ SHELL = "/bin/sh"
 @dataclass(frozen=True)
 class Order:
     """A run that is to be carried out: its running record (that of a client has a session id when its steps begin), the
-    approved task and rules, and what `enable` recorded. `place`: where it was, if it goes on after a usage limit; then
-    the record tells what it took so far."""
+    approved task and rules, and what `enable` recorded. `redactor` knows the secrets of the runner's environment and of
+    the config. `place`: where it was, if it goes on after a usage limit; then the record tells what it took so far."""
 
     record: Record
     task: Task
     rules: str | None
     path: str
     client: str | None
+    redactor: Redactor
     place: Mapping[str, Any] | None = None
 
 
@@ -79,7 +80,7 @@ class Steps:
         used = (order.record.duration or 0) / 1000
         self._deadline = asyncio.get_running_loop().time() + order.task.execution.timeout - used
         self.env = _environment(order, shop, scratch)
-        self.redactor = Redactor(known_values(self.env, order.task.execution.env))
+        self.redactor = order.redactor
         self.log = _Log(order, shop.now, self.redactor)
 
     async def shell(self, label: str, command: str) -> agent.Outcome:

@@ -174,7 +174,7 @@ class Desk:
         if queued.place is None:
             record = record.evolve(started_at=now, isolated=task.execution.worktree.enabled)
         trusted = served.trusted
-        order = run.Order(record, task, served.rules, trusted.path, trusted.client, queued.place)
+        order = run.Order(record, task, served.rules, trusted.path, trusted.client, served.redactor, queued.place)
         self._starts += 1
         self._served[record.project] = self._starts
         self._projects.changed.add(record.project)

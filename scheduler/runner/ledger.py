@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -48,7 +48,8 @@ class Ledger:
 
     def close(self, closing: Closing) -> None:
         """Put a final record into the history, then forget the run; what the disk refuses is tried again."""
-        record = closing.record
+        record = closing.record.cleaned(self._projects.redactor(closing.record.project).text)
+        closing = replace(closing, record=record)
         self._state.update_run(record.id, phase="ended", record=record.to_json())
         if self.tell(record, closing.done):
             self.finish(closing)

@@ -11,7 +11,6 @@ import logging
 import os
 import resource
 import signal
-import sys
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -22,7 +21,7 @@ from scheduler.disk.paths import Paths
 from scheduler.errors import SchedulerError
 from scheduler.execution import process
 from scheduler.execution.agent import SupervisorPool
-from scheduler.runner import control, recovery, service
+from scheduler.runner import control, journal, recovery, service
 from scheduler.runner.desk import Desk
 from scheduler.runner.installation import was_uninstalled
 from scheduler.runner.projects import Projects
@@ -54,7 +53,7 @@ class Runner:
         if self.state.damage:
             log.warning(self.state.damage)
         self.pool = SupervisorPool()
-        self.projects = Projects(paths, self.state)
+        self.projects = Projects(paths, self.state, env)
         self.desk = Desk(paths, env, self.state, self.pool, self.projects, now)
         self.upkeep = Upkeep(paths, self.projects)
         self.paths = paths
@@ -196,14 +195,16 @@ def main(env: Mapping[str, str], now: Callable[[], datetime] = wall_clock) -> in
     # A file at its size limit must be an error that is reported, not the end of the runner.
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     _raise_descriptor_limit()
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    words = journal.set_up(env)
     if service.hand_over(paths, env):
         return 0
     try:
         with files.locked(paths.runner_lock, timeout=LOCK_PATIENCE):
             process.become_subreaper()
             log.info("runner %s starts, pid %d", __version__, os.getpid())
-            asyncio.run(_serve(Runner(paths, _with_own(paths, env), now)))
+            runner = Runner(paths, _with_own(paths, env), now)
+            words.clean = runner.projects.clean
+            asyncio.run(_serve(runner))
             log.info("runner ends, pid %d", os.getpid())
     except files.LockTaken:
         if service.is_own(env):

@@ -6,11 +6,13 @@ import asyncio
 import heapq
 import logging
 import os
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from scheduler.core.models import UserSettings, iso
 from scheduler.core.overdue import Absence
+from scheduler.core.redact import Redactor, known_values
 from scheduler.disk.paths import Paths
 from scheduler.errors import SchedulerError
 from scheduler.runner.served import Served, read, take_in
@@ -24,9 +26,11 @@ SLICE = 100  # tasks planned before others get a turn
 class Projects:
     """The enabled projects by root, and the user's settings."""
 
-    def __init__(self, paths: Paths, state: State) -> None:
+    def __init__(self, paths: Paths, state: State, env: Mapping[str, str]) -> None:
         self._paths = paths
         self._state = state
+        self._env = env
+        self._redactor = Redactor(known_values(env, {}))
         self._stamp: tuple[object, ...] | None = None
         self._trusted: dict[str, trust.Project] = {}
         self._busy = asyncio.Lock()
@@ -73,7 +77,7 @@ class Projects:
             log.error("%s: %s", what, error)
 
     async def _load(self, project: trust.Project, now: datetime) -> None:
-        served, told = await asyncio.to_thread(read, project)
+        served, told = await asyncio.to_thread(read, project, self._env, self._redactor)
         take_in(served, told, self._state, now)
         if served.suspended:
             log.warning("%s is suspended: %s", project.root, served.suspended)
@@ -86,6 +90,18 @@ class Projects:
             served.absent = Absence.UNTRUSTED if before.suspended else before.absent
         self.served[project.root] = served
         self.changed.add(project.root)
+
+    def redactor(self, root: str) -> Redactor:
+        """Takes out what is known to be secret in a project; where it is not served, in our environment."""
+        served = self.served.get(root)
+        return self._redactor if served is None else served.redactor
+
+    def clean(self, text: str) -> str:
+        """A text without the secrets of all projects."""
+        text = self._redactor.text(text)
+        for served in list(self.served.values()):
+            text = served.redactor.text(text)
+        return text
 
     def current(self, root: str) -> Served | None:
         """The project as it is on disk at this moment, as far as two calls of stat tell; None when it has to be read

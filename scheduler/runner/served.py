@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from scheduler.core.models import Task
 from scheduler.core.overdue import Absence
 from scheduler.core.parse import Config, trigger_digest
+from scheduler.core.redact import Redactor
 from scheduler.core.schedule import next_occurrence
 from scheduler.errors import SchedulerError
 from scheduler.execution.overview import DUE, Standing, count_tasks, forecast, stand
@@ -24,12 +25,14 @@ Told = tuple[str, str, bool]
 class Served:
     """One enabled project. `tasks` and `rules` are of the approved bytes; `suspended` says why nothing may start.
 
+    `redactor` knows the secrets of the config and of the runner's environment, and names and tags are without them.
     `coming` is a heap of each task's next occurrence. `absent`: why nobody looked at it until now.
     """
 
     root: str
     trusted: trust.Project
     stamp: tuple[object, ...]
+    redactor: Redactor
     suspended: str | None = None
     rules: str | None = None
     config: Config | None = None
@@ -73,17 +76,17 @@ class Served:
         return Standing(True, None, count_tasks(self.config), live, told, due=due)
 
 
-def read(trusted: trust.Project) -> tuple[Served, list[Told]]:
+def read(trusted: trust.Project, env: Mapping[str, str], default: Redactor) -> tuple[Served, list[Told]]:
     """Read and judge a project's config as it is now, for `take_in`. What is not exactly approved is suspended; nothing
     is raised. From any thread.
     """
-    served = Served(trusted.root, trusted, config.stamp(trusted.root))
+    served = Served(trusted.root, trusted, config.stamp(trusted.root), default)
     try:
         source = config.read_source(trusted.root)
         if not trusted.approves(source):
             served.suspended = "its config is not the one that was approved; look at it and approve it with 'enable'"
             return served, []
-        served.config = source.parse()
+        served.config, served.redactor = source.vetted(env)
     except SchedulerError as error:
         served.suspended = error.message
         return served, []

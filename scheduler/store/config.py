@@ -8,13 +8,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scheduler.core.parse import Config, ConfigUnreadable, parse_config
 from scheduler.disk import files, paths, rights
 from scheduler.errors import SchedulerError
+
+if TYPE_CHECKING:
+    from scheduler.core.redact import Redactor
 
 CONFIG_LIMIT = 16 * 1024 * 1024
 RULES_LIMIT = 1024 * 1024
@@ -41,6 +44,15 @@ class Source:
             total.update(b"%d:" % len(part))
             total.update(part)
         return total.hexdigest()
+
+    def vetted(self, environment: Mapping[str, str]) -> tuple[Config, Redactor]:
+        """What it says, without secrets in what goes on record, and what takes out those of its tasks and of an
+        environment. Raises as `parse` does."""
+        from scheduler.core import vet  # only here: who only looks does not need all the patterns of secrets
+
+        parsed = self.parse()
+        redactor = vet.redactor_for(parsed, environment)
+        return vet.vetted(parsed, self.config, redactor), redactor
 
     def parse(self) -> Config:
         """The config. ConfigUnreadable, naming the file, when it is none."""

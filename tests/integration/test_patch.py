@@ -28,4 +28,7 @@ def test_the_diff_of_real_git_is_read(repo: Path, git: Git) -> None:
 
     assert [file.path for file in patch.parse(diff)] == ["folder/key.pem", "/dev/null", "kept.py", 'ö "x".txt']
     assert patch.parse(diff)[2].added == f"key = '{old}'\n++ end, without a line break"
-    assert Redactor([]).new_secrets(diff) == [("folder/key.pem", "private-key"), ('ö "x".txt', "github-token")]
+    assert [one[:2] for one in Redactor([]).new_secrets(diff)] == [
+        ("folder/key.pem", "private-key"),
+        ('ö "x".txt', "github-token"),
+    ]

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from scheduler.errors import SchedulerError
+from tests.command import Command
 from tests.rig import Rig, rig, shell_task
 
 CANARY = "canary-" + "5f0c8e1d9ab34c67"
@@ -16,7 +18,7 @@ TOKEN = "ghp_" + "Zx9" * 12
 
 @pytest.fixture
 def own(tmp_path: Path) -> Iterator[Rig]:
-    with rig(tmp_path) as made:
+    with rig(tmp_path, {"DEPLOY_TOKEN": CANARY}) as made:
         yield made
 
 
@@ -37,9 +39,8 @@ def test_what_a_run_says_is_kept_without_its_secrets(own: Rig, tmp_path: Path) -
     assert record["status"] == "failure" and "[REDACTED:" in record["output"]
     own.stop()
     # The config holds what its author wrote into it, and the approval is a copy of that.
-    known = ("config.json", "trust.json", "state.db", "state.db-wal")
-    assert holding(tmp_path, CANARY, but=known) == []
-    assert holding(tmp_path, TOKEN, but=known) == []
+    known = ("config.json", "trust.json")
+    assert holding(tmp_path, TOKEN, but=known) == holding(tmp_path, CANARY, but=known) == []
 
 
 @pytest.mark.parametrize("commits", [False, True])
@@ -57,6 +58,40 @@ def test_a_secret_in_the_work_fails_the_run(own: Rig, commits: bool) -> None:
     assert own.git("for-each-ref", "refs/heads/claude-task") == ""
     assert own.git("for-each-ref", cwd=remote) == ""
     assert record["discardedRef"] in own.git("for-each-ref")
+
+
+def test_h4_names_that_hold_secrets_go_nowhere(own: Rig, tmp_path: Path) -> None:
+    task = shell_task("job", "echo more > more.txt; git add -A; git commit -qm 'of the agent'; echo > left.txt")
+    other = {**shell_task("other", "touch made; exit 3"), "name": f"Other {CANARY}"}
+    bad = shell_task("bad", "true", worktree={"branchPrefix": f"{TOKEN}/"})
+    worse = shell_task(CANARY, "true")
+    own.enable(
+        {**task, "name": f"Deploy with {TOKEN} and {CANARY}"},
+        other,
+        bad,
+        worse,
+        shell_task("last", "true"),
+        suspended=True,
+    )
+    assert own.env["DEPLOY_TOKEN"] == CANARY
+    own.start()
+    done, undone = own.run_to_end("job"), own.run_to_end("other")
+    assert done["taskName"] == "Deploy with [REDACTED:github-token] and [REDACTED:known]"
+    said = own.git("log", "-1", "--format=%B", done["worktreeBranch"])
+    assert said.startswith("Deploy with [REDACTED:github-token] and [REDACTED:known]\n")
+    assert "[REDACTED:known]" in own.git("log", "-1", "--format=%B", undone["discardedRef"])
+    for task_id in ("bad", CANARY):
+        with pytest.raises(SchedulerError, match="its id or branchPrefix holds a secret"):
+            own.run(task_id)
+    own.stop()
+    known = ("config.json", "trust.json")
+    assert holding(tmp_path, TOKEN, but=known) == holding(tmp_path, CANARY, but=known) == []
+
+
+def test_h4_check_tells_of_names_that_cannot_be_written(own: Rig) -> None:
+    own.enable(shell_task("bad", "true", worktree={"branchPrefix": f"{TOKEN}/"}), suspended=True)
+    said = Command(own.project, own.env)("check", code=1)
+    assert "tasks[0]: its id or branchPrefix holds a secret" in said.out
 
 
 def test_a_secret_that_was_there_before_is_no_news(own: Rig) -> None:

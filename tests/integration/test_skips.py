@@ -46,7 +46,7 @@ class Bed:
 
     def open(self) -> Skips:
         """As a runner that starts does."""
-        projects = Projects(self.paths, self.state)
+        projects = Projects(self.paths, self.state, {})
         return Skips(self.state, Ledger(self.paths, self.state, projects, lambda record, at: None), projects, MARK)
 
     def pass_over(self, second: int) -> None:

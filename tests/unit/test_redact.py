@@ -293,18 +293,20 @@ def diff(added: list[str], removed: list[str] | None = None, path: str = "b/src/
     return f"{head}@@ -1,{1 + len(removed or [])} +1,{1 + len(added)} @@ def f\n context\n" + "\n".join(lines) + "\n"
 
 
+def new(redactor: Redactor, text: str) -> list[tuple[str, str]]:
+    return [(found.path, found.kind) for found in redactor.new_secrets(text)]
+
+
 def test_new_secrets_are_those_in_added_lines_alone() -> None:
     token = "ghp_" + some(36)
-    assert BARE.new_secrets(diff([f"x = '{token}'", f"y = '{token}'"])) == [("src/app.py", "github-token")]
-    assert BARE.new_secrets(diff(["x = 1"], [f"x = '{token}'"])) == []
-    assert BARE.new_secrets(diff([f"moved = '{token}'"], [f"x = '{token}'"])) == []
-    assert BARE.new_secrets(diff(private_key().split("\n"))) == [("src/app.py", "private-key")]
-    assert BARE.new_secrets(diff(["++ b/other", f"z {token}"], ["-- a"])) == [("src/app.py", "github-token")]
-    assert BARE.new_secrets(diff([token]) + diff([PASSWORD], path="b/q")) == [("src/app.py", "github-token")]
-    assert Redactor([PASSWORD]).new_secrets(diff([PASSWORD], path='"b/\\303\\266 \\"q\\".py"')) == [
-        ('ö "q".py', "known")
-    ]
-    assert BARE.new_secrets("") == [] and BARE.new_secrets("not a diff\n+" + token) == []
+    assert new(BARE, diff([f"x = '{token}'", f"y = '{token}'"])) == [("src/app.py", "github-token")]
+    assert new(BARE, diff(["x = 1"], [f"x = '{token}'"])) == []
+    assert new(BARE, diff([f"moved = '{token}'"], [f"x = '{token}'"])) == []
+    assert new(BARE, diff(private_key().split("\n"))) == [("src/app.py", "private-key")]
+    assert new(BARE, diff(["++ b/other", f"z {token}"], ["-- a"])) == [("src/app.py", "github-token")]
+    assert new(BARE, diff([token]) + diff([PASSWORD], path="b/q")) == [("src/app.py", "github-token")]
+    assert new(Redactor([PASSWORD]), diff([PASSWORD], path='"b/\\303\\266 \\"q\\".py"')) == [('ö "q".py', "known")]
+    assert new(BARE, "") == [] and new(BARE, "not a diff\n+" + token) == []
 
 
 @pytest.mark.parametrize(
