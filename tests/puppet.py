@@ -15,6 +15,9 @@ _PROGRAM = """\
 import json, os, sys, time
 folder = {folder!r}
 calls = os.path.join(folder, "calls.jsonl")
+if sys.argv[1:] == ["auth", "status"]:
+    print(open(os.path.join(folder, "login.json")).read())
+    sys.exit()
 task = os.environ["SCHEDULER_TASK_ID"]
 before = [json.loads(line) for line in open(calls)] if os.path.exists(calls) else []
 scripts = json.load(open(os.path.join(folder, "acts.json")))
@@ -60,6 +63,11 @@ class Puppet:
         """For a task (empty: for each that has none of its own) these acts from its first call on, then the last."""
         self._acts[task] = list(acts)
         (self._folder / "acts.json").write_text(json.dumps(self._acts))
+
+    def logged_in(self, yes: bool) -> None:
+        """What it says when it is asked by `auth status`; until this is told it gives no answer."""
+        answer = {"loggedIn": yes, "authMethod": "claude.ai" if yes else "none"}
+        (self._folder / "login.json").write_text(json.dumps(answer))
 
     @property
     def calls(self) -> list[dict[str, Any]]:

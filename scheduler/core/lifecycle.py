@@ -138,7 +138,8 @@ def in_turn(
     busy: dict[str, int] = {}
     for run in going:
         busy[run.project] = busy.get(run.project, 0) + 1
-    ready = [w for w in queue if w.not_before is None or w.not_before <= now]
+    latest = now + timedelta(seconds=MAX_RETRY_DELAY)  # what is to wait longer was put there by a clock that was ahead
+    ready = [w for w in queue if w.not_before is None or not now < w.not_before <= latest]
     return sorted(ready, key=lambda w: (busy.get(w.project, 0), served.get(w.project, -1), w.since))
 
 

@@ -49,6 +49,10 @@ ACCOUNT = frozenset({Cause.USAGE_LIMIT, Cause.CREDIT, Cause.AUTH})
 # A limit that did not say when it ends, or ended and refused again, is looked at after a minute, then ever more seldom.
 LOOK_AGAIN = timedelta(minutes=1)
 LOOK_AT_LEAST = timedelta(hours=1)
+# A rate limit of which nobody said when it ends is waited for so often, 5 to 6 hours in all; then the run has failed.
+RATE_LIMIT_WAITS = 10
+# A clock that is put right by less is no news.
+CLOCK_SLACK = timedelta(minutes=1)
 # No limit of a subscription is longer than a week: what says so was misread.
 LONGEST_LIMIT = timedelta(days=8)
 
@@ -141,11 +145,39 @@ def _time_of_day(text: str) -> timedelta:
     return timedelta(hours=int(hours), minutes=int(minutes))
 
 
+def waits_for(reason: Reason | None, waits: int) -> bool:
+    """Whether a run that ended for this reason, having waited `waits` times, waits for a limit to end and goes on."""
+    return reason is Reason.USAGE_LIMIT or (reason is Reason.RATE_LIMITED and waits < RATE_LIMIT_WAITS)
+
+
 def resume_at(resets_at: datetime | None, now: datetime, waits: int) -> datetime:
     """When a run goes on that met a usage limit, for the `waits`-th time (from 0): at its end where that is told."""
     if resets_at is not None and resets_at > now:
         return min(resets_at, now + LONGEST_LIMIT)
     return now + min(LOOK_AGAIN * int(2 ** min(waits, 16)), LOOK_AT_LEAST)
+
+
+def is_of_another_clock(hold: Hold, now: datetime) -> bool:
+    """Whether the clock was put back since a usage limit was met, so that its end may be anywhere."""
+    return hold.cause is Cause.USAGE_LIMIT and hold.since > now + CLOCK_SLACK
+
+
+@dataclass(frozen=True)
+class Login:
+    """What is seen of the client's login. `logged_in` is its own word (None: it gave none), `stamp` tells whether the
+    file with its credentials changed."""
+
+    logged_in: bool | None
+    stamp: tuple[int, ...]
+
+
+def is_back(before: Login | None, after: Login) -> bool:
+    """Whether claude tasks that wait for a login may go on. `before`: as it was when the client was refused; None where
+    that was under an earlier runner, whose environment may have been another. A credential that is there and was
+    refused is no login until it changes."""
+    if not after.logged_in:
+        return False
+    return before is None or before.logged_in is False or before.stamp != after.stamp
 
 
 def of_the_account(status: Status, reason: Reason | None) -> Cause | None:

@@ -74,6 +74,11 @@ class Paths:
         return os.path.join(self.state, name)
 
     @property
+    def credentials(self) -> str:
+        """Where the client keeps the login that it made itself, but on macOS."""
+        return os.path.join(self.claude, ".credentials.json")
+
+    @property
     def settings(self) -> str:
         return self.in_state("settings.json")
 

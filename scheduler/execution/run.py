@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from scheduler.core.limits import resume_at
+from scheduler.core import limits
 from scheduler.core.models import iso
 from scheduler.core.plain import plain
 from scheduler.core.record import Reason, Record, Status
@@ -79,7 +79,7 @@ class _Run:
         self._announce(place)
         steps = self._steps(Path(self._record.project))
         ended = await self._work(steps, made=place is None)
-        if ended.verdict.reason is Reason.USAGE_LIMIT:
+        if self._waits(ended, place or {}):
             return self._wait(steps, ended, place or {})
         if ended.verdict.status is Status.SUCCESS:
             ended = await self._verify(steps, ended)
@@ -103,7 +103,7 @@ class _Run:
             made = await where.settle_in(self._order.place, self._notes)
             steps = self._steps(where.folder)
             ended = await self._work(steps, made=made)
-            if ended.verdict.reason is Reason.USAGE_LIMIT:
+            if self._waits(ended, place):
                 violation = await where.contain(self._notes)
                 if violation is None:
                     return self._wait(steps, ended, place)
@@ -175,10 +175,13 @@ class _Run:
         self._record = self._record.evolve(**where.kept())
         return ended
 
+    def _waits(self, ended: Ended, place: Mapping[str, Any]) -> bool:
+        return limits.waits_for(ended.verdict.reason, int(place.get("waits", 0)))
+
     def _wait(self, steps: Steps, ended: Ended, place: Mapping[str, Any]) -> Record:
         """Write down that the run waits for a usage limit to end; its record, which is still `running`."""
         waits = int(place.get("waits", 0))
-        until = resume_at(ended.verdict.resets_at, self._shop.now(), waits)
+        until = limits.resume_at(ended.verdict.resets_at, self._shop.now(), waits)
         verdict = replace(ended.verdict, status=Status.RUNNING, resets_at=until)
         record = self._final(steps, Ended(verdict, None, ended.report))
         where = {**place, "resumeAt": iso(until), "waits": waits + 1}

@@ -54,7 +54,7 @@ class Desk:
         self.mark = RunnerMark(host=socket.gethostname(), pid=os.getpid(), version=__version__)
         self._publisher = Publisher(paths, state, projects, self.mark, now())
         self.ledger = Ledger(paths, state, projects, self._retry)
-        self._gate = Gate(state, projects, now)
+        self.gate = Gate(state, projects, now)
         self._skips = Skips(state, self.ledger, projects, self.mark)
         self.queue: list[Queued] = []
         self.floor = Floor(paths, env, state, pool, now, self._ended)
@@ -67,12 +67,12 @@ class Desk:
 
     def fire(self, now: datetime) -> None:
         """Queue every occurrence that is due, and put on record those that are skipped."""
-        self._gate.look(now)
-        if self._gate.shut is not None:
+        self.gate.look(now)
+        if self.gate.shut is not None:
             for served in self._projects.served.values():
-                served.absent = self._gate.shut
+                served.absent = self.gate.shut
             return
-        look = Look(now, self.mark, self._gate.holds, partial(self._skips.pass_over, now=now))
+        look = Look(now, self.mark, self.gate.holds, partial(self._skips.pass_over, now=now))
         for served in self._projects.served.values():
             for claimed in claim_due(served, self._state, look):
                 self._projects.changed.add(served.root)
@@ -80,12 +80,12 @@ class Desk:
                     self._enqueue(claimed.record, claimed.moment)
                 else:
                     self.close_record(claimed.record)
-        self._skips.settle(self._gate.holds, now)
-        self._gate.settle(now)
+        self._skips.settle(self.gate.holds, now)
+        self.gate.settle(now)
 
     def nearest(self) -> datetime | None:
         """When the next occurrence comes, unless it is to wait."""
-        return None if self._gate.shut else self._projects.nearest()
+        return None if self.gate.shut else self._projects.nearest()
 
     def _enqueue(
         self,
@@ -146,8 +146,8 @@ class Desk:
         if served is None and queued.place is not None:
             return False  # it waits for its project to be enabled again
         trusted = served is None or served.suspended is None  # a project that is not served was switched off
-        holds = self._gate.over(record.project, task, now) if task else []
-        shut = self._gate.shut is not None
+        holds = self.gate.over(record.project, task, now) if task else []
+        shut = self.gate.shut is not None
         decision = lifecycle.decide(queued.waiting, task, going, trusted=trusted, holds=holds, quiet=shut)
         if decision.move is Move.SKIP:
             self.queue.remove(queued)
@@ -184,10 +184,10 @@ class Desk:
         """A run is off the floor: it has ended, or waits for a usage limit to end."""
         row = self._state.run(record.id) if record.status is Status.RUNNING else None
         if row is not None:
-            self._gate.limit(record)
+            self.gate.limit(record)
             self.wait(row)
             return
-        self._gate.judge_account(record)
+        self.gate.judge_account(record)
         self.close_record(record)
         self.wake.set()
 
@@ -204,7 +204,7 @@ class Desk:
         # What is tried again has not failed for good.
         failed = None if again else is_failure(record.status, record.reason)
         if task is not None and failed:
-            record = self._gate.count_failure(record, task)
+            record = self.gate.count_failure(record, task)
         closing = Closing(record, failed, again)
         if told:
             self.ledger.finish(closing)

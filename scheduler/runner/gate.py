@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
-from scheduler.core.limits import Cause, Hold, is_too_often, of_the_account, quiet_until
+from scheduler.core.limits import Cause, Hold, is_of_another_clock, is_too_often, of_the_account, quiet_until
 from scheduler.core.models import Task
 from scheduler.core.overdue import Absence
 from scheduler.core.record import Record, Status
@@ -28,10 +28,20 @@ class Gate:
         """Read the holds; a change of what holds now is news for the hooks."""
         settings = self._projects.settings
         quiet = Absence.QUIET if quiet_until(settings.quiet_hours, now) is not None else None
-        self.shut = quiet if self._projects.settings_known else Absence.SETTINGS
-        before, self.holds = self.holds, self._state.all_holds(settings.budgets, now)
+        was, self.shut = self.shut, quiet if self._projects.settings_known else Absence.SETTINGS
+        if was is not self.shut:
+            self._projects.changed |= self._projects.served.keys()
+        before, self.holds = self.holds, self._read(now)
         for hold in {*before} ^ {*self.holds}:
             self._projects.changed |= {root for root in self._projects.served if hold.project in ("", root)}
+
+    def _read(self, now: datetime) -> list[Hold]:
+        budgets = self._projects.settings.budgets
+        found = self._state.all_holds(budgets, now)
+        if not any(is_of_another_clock(hold, now) for hold in found):
+            return found
+        self._state.holds.lift("", "", (Cause.USAGE_LIMIT,), now)
+        return self._state.all_holds(budgets, now)
 
     def over(self, root: str, task: Task, now: datetime) -> list[Hold]:
         """What keeps a task from starting now, in the order in which it began."""
@@ -66,6 +76,14 @@ class Gate:
         elif record.status is Status.SUCCESS and record.session_id is not None:
             if any(hold.cause in (Cause.AUTH, Cause.CREDIT) for hold in self.holds):
                 self._state.holds.lift("", "", (Cause.AUTH, Cause.CREDIT), self._now())
+
+    def waits_for_login(self) -> bool:
+        """Whether claude tasks wait for somebody to log in."""
+        return any(hold.cause is Cause.AUTH and not hold.is_over(self._now()) for hold in self.holds)
+
+    def login_is_back(self) -> None:
+        """Let them go on."""
+        self._state.holds.lift("", "", (Cause.AUTH,), self._now())
 
     def _put(self, cause: Cause, until: datetime | None, record: Record) -> None:
         said = (record.error or cause.value)[:200]

@@ -11,11 +11,13 @@ import logging
 import os
 import resource
 import signal
+import time
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from scheduler import __version__
+from scheduler.core.limits import CLOCK_SLACK
 from scheduler.disk import files
 from scheduler.disk.paths import Paths
 from scheduler.errors import SchedulerError
@@ -24,6 +26,7 @@ from scheduler.execution.agent import SupervisorPool
 from scheduler.runner import control, journal, recovery, service
 from scheduler.runner.desk import Desk
 from scheduler.runner.installation import was_uninstalled
+from scheduler.runner.login import LoginWatch
 from scheduler.runner.projects import Projects
 from scheduler.runner.upkeep import Upkeep
 from scheduler.store import ownenv
@@ -32,7 +35,6 @@ from scheduler.store.state import State
 log = logging.getLogger("scheduler")
 POLL = 1.0  # seconds between two looks at the configs and the wall clock
 IDLE_EXIT = 60.0  # seconds with no project enabled and no run under way, after which the runner ends
-CLOCK_SLACK = timedelta(minutes=1)  # a clock that is put right by less is no news
 INSTALLATION_CHECK = 20.0  # seconds between two looks at whether the plugin is still installed
 LOCK_PATIENCE = 1.0
 SHUTDOWN_PATIENCE = 20.0  # seconds that runs get to end by themselves when the service is stopped, or the machine is
@@ -56,6 +58,7 @@ class Runner:
         self.projects = Projects(paths, self.state, env)
         self.desk = Desk(paths, env, self.state, self.pool, self.projects, now)
         self.upkeep = Upkeep(paths, self.projects)
+        self.login = LoginWatch(paths, env, self.projects, self.desk.gate)
         self.paths = paths
         self.env = env
         self.stopping = False
@@ -78,23 +81,27 @@ class Runner:
                     self.desk.start_ready(self.now())
                 self.desk.publish(self.now())
                 self.upkeep.look(self.now(), self.desk.tasks)
+                self.login.look()
                 await self._sleep()
         finally:
             await self.desk.close()
             await self.upkeep.close()
+            await self.login.close()
             await self.pool.close()
             self.state.close()
 
     def _watch(self) -> None:
-        """See what may happen to a process that lives for months: a clock set back, a plugin taken away."""
+        """See what may happen to a process that lives for months: a clock set back or to another zone, a plugin taken
+        away."""
+        time.tzset()  # else the system's zone stays what it was at the start
         now = self.now()
         if self._looked - now > CLOCK_SLACK:
             log.warning("the clock went back from %s to %s", self._looked, now)
             self.projects.forget_stamps()
         self._looked = now
-        time = asyncio.get_running_loop().time()
-        if time >= self._next_check and not self.stopping:
-            self._next_check = time + INSTALLATION_CHECK
+        elapsed = asyncio.get_running_loop().time()
+        if elapsed >= self._next_check and not self.stopping:
+            self._next_check = elapsed + INSTALLATION_CHECK
             if was_uninstalled(self.env):
                 log.info("the plugin was uninstalled")
                 self.stop()
@@ -112,9 +119,9 @@ class Runner:
         if self.projects.served or self.desk.floor.going or self.desk.queue:
             self._idle_since = None
             return False
-        time = asyncio.get_running_loop().time()
-        self._idle_since = time if self._idle_since is None else self._idle_since
-        return time - self._idle_since > IDLE_EXIT
+        elapsed = asyncio.get_running_loop().time()
+        self._idle_since = elapsed if self._idle_since is None else self._idle_since
+        return elapsed - self._idle_since > IDLE_EXIT
 
     def stop(self, *, at_once: bool = False) -> None:
         """Start nothing any more; end when the runs under way have ended. `at_once` cancels them."""

@@ -289,6 +289,52 @@ def test_without_login_or_credit_claude_tasks_wait_for_a_person(
     assert matters(own, "paused") == []
 
 
+def test_a_rate_limit_without_an_end_is_waited_for_too(own: Rig, cli: Command, puppet: Puppet) -> None:
+    said = "API Error: Request rejected (429)"
+    puppet.plays(refused(429, "rate_limit", said, files={"one.txt": "1\n"}), act(files={"two.txt": "2\n"}))
+    own.enable(claude_task("job"), client=str(puppet.path))
+    own.start()
+    run = own.run("job")
+    record = wait_until(lambda: [r for r in own.records() if r["id"] == run and r.get("reason") == "rate-limited"])[0]
+    assert (record["status"], record["error"]) == ("running", said)
+    after = datetime.fromisoformat(record["resetsAt"]).timestamp() - time.time()
+    assert 50 < after <= 60
+    assert [w["runId"] for w in cli("status", "--json").json["waiting"]] == [run]
+    cli("resume")
+    final = own.record(run)
+    assert (final["status"], final.get("reason"), final["attempt"]) == ("success", None, 1)
+    assert {"one.txt", "two.txt"} <= branch_tree(own.project, final).keys()
+
+
+def test_after_a_login_claude_tasks_go_on_by_themselves(own: Rig, puppet: Puppet) -> None:
+    puppet.logged_in(False)
+    puppet.plays(refused(None, "authentication_failed", "Not logged in · Please run /login"))
+    own.enable(claude_task("often", trigger=EACH_SECOND), client=str(puppet.path))
+    own.start()
+    wait_until(lambda: matters(own, "auth"))
+    wait_until(lambda: [r for r in own.task_records("often") if r.get("skippedCount", 0) >= 2])
+    assert len(puppet.calls) == 1
+    puppet.plays(act())
+    puppet.logged_in(True)
+    wait_until(lambda: [r for r in own.task_records("often") if r["status"] == "success"])
+    wait_until(lambda: not matters(own, "auth"))
+
+
+def test_a_credential_that_was_refused_is_tried_again_when_it_changes(own: Rig, puppet: Puppet) -> None:
+    puppet.logged_in(True)
+    puppet.plays(refused(401, "authentication_failed", "Failed to authenticate. API Error: 401"))
+    own.enable(claude_task("job"), client=str(puppet.path))
+    own.start()
+    own.run_to_end("job")
+    wait_until(lambda: matters(own, "auth"))
+    time.sleep(3)  # the client is asked, and says that there is a login
+    assert matters(own, "auth")
+    credentials = Path(own.paths.credentials)
+    credentials.parent.mkdir(parents=True, exist_ok=True)
+    credentials.write_text("{}")
+    wait_until(lambda: not matters(own, "auth"))
+
+
 def test_enabling_with_a_login_lets_claude_tasks_go_on(own: Rig, cli: Command, puppet: Puppet) -> None:
     puppet.plays(refused(401, "authentication_failed", "Failed to authenticate."))
     own.enable(claude_task("job"), client=str(puppet.path))

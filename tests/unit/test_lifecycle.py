@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from scheduler.core.lifecycle import Going, Move, Waiting, decide, in_turn, retry_at
+from scheduler.core.lifecycle import PASSING, Going, Move, Waiting, decide, in_turn, retry_at
 from scheduler.core.limits import Cause, Hold
 from scheduler.core.models import Task, from_json
 from scheduler.core.record import Reason, Status
@@ -82,6 +84,11 @@ def test_a_retry_waits_for_its_time() -> None:
     held = waiting(not_before=NOW + timedelta(seconds=5))
     assert in_turn([held], [], {}, NOW) == []
     assert in_turn([held], [], {}, NOW + timedelta(seconds=5)) == [held]
+
+
+def test_a_retry_that_a_clock_put_too_far_ahead_does_not_wait_for_that_clock() -> None:
+    far = waiting(not_before=NOW + timedelta(days=300))
+    assert in_turn([far], [], {}, NOW) == [far]
 
 
 def test_retries_double_their_delay_and_end() -> None:
@@ -169,3 +176,22 @@ def test_a_run_that_has_begun_is_never_skipped() -> None:
 @pytest.mark.parametrize("reason", [Reason.PRECHECK_ERROR, Reason.OVERLOADED, Reason.CRASHED, Reason.VERIFY_FAILED])
 def test_what_another_try_may_mend_is_tried_again(reason: Reason) -> None:
     assert retry_at(task(policy={"retries": 5}), Status.FAILURE, reason, 1, NOW) is not None
+
+
+def test_the_table_of_the_readme_is_what_is_tried_again() -> None:
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    table = text.partition("| tried again | not tried again |")[2].partition("\n\n")[0]
+    rows = [row.strip("|").split("|") for row in table.splitlines() if "`" in row]
+    again, never = ({word for row in rows for word in re.findall(r"`([a-z-]+)`", row[at])} for at in (0, 1))
+    assert again == {reason.value for reason in PASSING}
+    never_failures = {
+        "no-changes",
+        "precheck-idle",
+        "overlap",
+        "missed",
+        "untrusted",
+        "paused",
+        "open-review",
+        "disabled",
+    }
+    assert never == {reason.value for reason in Reason} - again - never_failures

@@ -8,15 +8,20 @@ from typing import Any
 import pytest
 
 from scheduler.core.limits import (
+    RATE_LIMIT_WAITS,
     Cause,
     Hold,
+    Login,
+    is_back,
     is_failure,
+    is_of_another_clock,
     is_too_often,
     of_the_account,
     over_budget,
     quiet_until,
     resume_at,
     starts_again,
+    waits_for,
 )
 from scheduler.core.models import Budgets, QuietHours, Task, from_json
 from scheduler.core.record import Reason, Status
@@ -212,3 +217,50 @@ def test_a_usage_limit_passes_over_what_is_not_to_be_queued() -> None:
     assert limit.covers("/p", queued) and not limit.passes_over("/p", queued)
     assert not limit.covers("/p", task())
     assert hold(cause=Cause.USER).passes_over("/p", queued)
+
+
+@pytest.mark.parametrize(
+    ("reason", "waits", "expected"),
+    [
+        (Reason.USAGE_LIMIT, 0, True),
+        (Reason.USAGE_LIMIT, 1000, True),
+        (Reason.RATE_LIMITED, 0, True),
+        (Reason.RATE_LIMITED, RATE_LIMIT_WAITS - 1, True),
+        (Reason.RATE_LIMITED, RATE_LIMIT_WAITS, False),
+        (Reason.OVERLOADED, 0, False),
+        (Reason.AUTH, 0, False),
+        (None, 0, False),
+    ],
+)
+def test_which_runs_wait_for_a_limit(reason: Reason | None, waits: int, expected: bool) -> None:
+    assert waits_for(reason, waits) is expected
+
+
+OUT, IN = Login(False, ()), Login(True, (1,))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (OUT, OUT, False),
+        (OUT, Login(True, ()), True),
+        (IN, IN, False),  # a credential that was refused
+        (IN, Login(True, (2,)), True),
+        (IN, Login(False, (2,)), False),
+        (IN, Login(None, (2,)), False),
+        (Login(None, (1,)), IN, False),
+        (Login(None, ()), IN, True),
+        (None, IN, True),
+        (None, OUT, False),
+    ],
+)
+def test_when_a_login_is_back(before: Login | None, after: Login, expected: bool) -> None:
+    assert is_back(before, after) is expected
+
+
+def test_a_limit_that_was_met_by_a_clock_which_was_ahead_says_nothing() -> None:
+    limit = Hold("", "", Cause.USAGE_LIMIT, NOW, NOW + timedelta(hours=5), "limit")
+    assert not is_of_another_clock(limit, NOW - timedelta(seconds=50))
+    assert is_of_another_clock(limit, NOW - timedelta(minutes=2))
+    pause = Hold("", "", Cause.USER, NOW, NOW + timedelta(hours=5), "sam")
+    assert not is_of_another_clock(pause, NOW - timedelta(days=1))
