@@ -9,6 +9,7 @@ from typing import Any
 from scheduler.cli import output
 from scheduler.core import format as fmt
 from scheduler.core.query import Query, Run, number
+from scheduler.core.record import Status
 from scheduler.disk.paths import Paths, history_file
 from scheduler.store import search
 
@@ -99,6 +100,33 @@ def summary(found: dict[str, Any], now: datetime) -> list[tuple[str, str]]:
         begun = _time(gap["from"], now)
         pairs.append(("longest gap", f"{fmt.duration(gap['milliseconds'] / 1000)}, from {begun}"))
     return pairs
+
+
+def groups(by: str, found: Sequence[dict[str, Any]]) -> None:
+    """Statistics of each task, project, day or reason (`core.statistics.divided`), one a line."""
+    if not found:
+        output.say("no runs")
+        return
+    words = [str(status) for status in Status]
+    columns = [by.upper(), "RUNS", *(word.upper() for word in words), "RATE", "AVERAGE", "MEDIAN", "P95"]
+    columns += ["COST", "TURNS", "FAILED 24H", "STREAK", "GAP"]
+    output.table(columns, [_group(by, words, one) for one in found], wrap=columns)
+
+
+def _group(by: str, words: Sequence[str], one: dict[str, Any]) -> list[str]:
+    took, streak, gap = one["duration"] or {}, one["streak"], one["longestGap"]
+    return [
+        str(one[by] or "-"),
+        f"{one['runs']:,}",
+        *(f"{one['statuses'][word]:,}" if one["statuses"][word] else "" for word in words),
+        share(one["successRate"]),
+        *(fmt.duration(took[name] / 1000) if took else "" for name in ("average", "median", "p95")),
+        fmt.money(one["costUsd"]) if one["costUsd"] else "",
+        f"{one['turns']:,}" if one["turns"] else "",
+        str(one["failures24h"] or ""),
+        f"{streak['runs']:,} {'good' if streak['success'] else 'failed'}" if streak else "",
+        fmt.duration(gap["milliseconds"] / 1000) if gap else "",
+    ]
 
 
 _TIMES = ("scheduledFor", "startedAt", "completedAt", "resetsAt")

@@ -21,7 +21,7 @@ from scheduler.core.plain import plain
 from scheduler.core.query import Query, Run
 from scheduler.core.record import Record
 from scheduler.errors import SchedulerError, UsageError
-from scheduler.execution import process
+from scheduler.execution import ending, process
 from scheduler.runner import control
 from scheduler.store import history as store
 from scheduler.store import search
@@ -60,15 +60,16 @@ def history(
             click.echo(json.dumps(run, ensure_ascii=True, allow_nan=False, separators=(",", ":")))
     elif form == "csv":
         _print_csv(runs)
+    elif program is not None:
+        _through_jq(context, program, list(runs))
     else:
-        _show(context, asked, list(runs), program, as_json)
+        _show(context, asked, list(runs), as_json)
+    _note_unreadable(context, asked)
     return 0
 
 
-def _show(context: Context, asked: Asked, runs: list[Run], program: str | None, as_json: bool) -> None:
-    if program is not None:
-        click.echo(_through_jq(context, program, runs), nl=False)
-    elif as_json:
+def _show(context: Context, asked: Asked, runs: list[Run], as_json: bool) -> None:
+    if as_json:
         output.say_json(runs)
     elif runs:
         record.table(runs, context.now, projects=asked.all_projects)
@@ -76,12 +77,16 @@ def _show(context: Context, asked: Asked, runs: list[Run], program: str | None, 
         output.say("no runs" if os.path.exists(asked.path) else "nothing has run yet")
     if any(run["status"] == "running" for run in runs) and control.request(context.paths, {"verb": "status"}) is None:
         output.note("no runner is at work: what stands as running has ended\n  'start' puts its end on record")
+
+
+def _note_unreadable(context: Context, asked: Asked) -> None:
     bad = search.unreadable(context.paths, asked.path)
     if bad:
         output.note(f"{fmt.count(bad, 'line')} of the history could not be read\n  'history --verify' names them")
 
 
-def _through_jq(context: Context, program: str, runs: list[Run]) -> str:
+def _through_jq(context: Context, program: str, runs: list[Run]) -> None:
+    """Print what jq makes of them, and what it complains of, both as it said them."""
     done = process.run(
         # The space keeps a filter such as `-1` from being an option; old versions of jq have no `--`.
         ["jq", "--raw-output", f" {program}"],
@@ -90,10 +95,15 @@ def _through_jq(context: Context, program: str, runs: list[Run]) -> str:
         timeout=JQ_SECONDS,
         check=False,
     )
+    said = done.stdout.decode("utf-8", "replace")
+    # A raw string may hold anything; a program that reads it gets it as it is, a terminal does not.
+    click.echo(plain(said) if sys.stdout.isatty() else said, nl=False)
+    if done.stderr:
+        output.note(done.stderr.decode("utf-8", "replace").rstrip("\n"))
     if done.returncode:
-        said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        raise SchedulerError(f"jq failed: {said[0] if said else done.returncode}", "mend the filter: see `man jq`")
-    return done.stdout.decode("utf-8", "replace")
+        code = done.returncode
+        how = ending.ended_by(-code) if code < 0 else f"ended with code {code}"
+        raise SchedulerError(f"jq {how}", "mend the filter: see `man jq`")
 
 
 def _print_csv(runs: Iterable[Run]) -> None:
@@ -145,41 +155,18 @@ def stats(context: Context, /, by: str | None, as_json: bool, **which: Any) -> N
     """
     which["all_projects"] = which["all_projects"] or by == "project"
     asked = Asked.of(context, **which)
+    found: Any
     if by is not None:
-        groups = statistics.divided(search.counted(context.paths, asked.path, asked.query), by, context.now)
-        if as_json:
-            output.say_json(groups)
-        else:
-            _show_groups(by, groups)
-        return
-    found = (
-        search.everything(context.paths, asked.path, context.now)
-        if asked.query == Query()
-        else statistics.of((one.fact for one in search.counted(context.paths, asked.path, asked.query)), context.now)
-    )
+        found = statistics.divided(search.counted(context.paths, asked.path, asked.query), by, context.now)
+    elif asked.query == Query():
+        found = search.everything(context.paths, asked.path, context.now)
+    else:
+        runs = search.counted(context.paths, asked.path, asked.query)
+        found = statistics.of((one.fact for one in runs), context.now)
     if as_json:
         output.say_json(found)
-    else:
+    elif by is None:
         output.facts(record.summary(found, context.now))
-
-
-def _show_groups(by: str, groups: list[dict[str, Any]]) -> None:
-    if not groups:
-        output.say("no runs")
-        return
-    columns = [by.upper(), "RUNS", "SUCCESS", "FAILURE", "TIMEOUT", "SKIPPED", "RATE", "MEDIAN", "P95", "COST"]
-    rows = []
-    for group in groups:
-        took = group["duration"] or {}
-        counts = [str(group["statuses"].get(word, "")) for word in ("success", "failure", "timeout", "skipped")]
-        rows.append(
-            [
-                str(group[by] if group[by] is not None else "-"),
-                f"{group['runs']:,}",
-                *counts,
-                record.share(group["successRate"]),
-                *(fmt.duration(took[name] / 1000) if took else "" for name in ("median", "p95")),
-                fmt.money(group["costUsd"]) if group["costUsd"] else "",
-            ]
-        )
-    output.table(columns, rows, wrap=[by.upper()])
+    else:
+        record.groups(by, found)
+    _note_unreadable(context, asked)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, tzinfo
+from datetime import datetime, tzinfo
 from typing import Any, NamedTuple
 
 import click
@@ -11,7 +11,7 @@ from scheduler.cli.context import F
 from scheduler.cli.fields import as_usage, duration, put
 from scheduler.core.cron import check_cron
 from scheduler.core.models import iso
-from scheduler.core.when import parse_duration, parse_when
+from scheduler.core.when import parse_past, parse_when
 from scheduler.core.zones import zone_of
 from scheduler.errors import SchedulerError, UsageError
 
@@ -94,11 +94,10 @@ def moment_of(text: str, timezone: str | None, now: datetime) -> datetime:
 
 
 def past_moment(text: str, now: datetime) -> datetime:
-    """The moment that was typed, by the local clock; a duration (`7d`) is so long ago. UsageError when it is none."""
-    try:
-        return now - timedelta(seconds=parse_duration(text))
-    except SchedulerError:
-        return moment_of(text, None, now)
+    """The moment that was typed of those that were, by the local clock. UsageError when it is none."""
+    zone = as_usage(zone_of, local_zone())
+    moment: datetime = as_usage(parse_past, text, now, zone)
+    return moment
 
 
 def local_zone() -> str:

@@ -67,6 +67,10 @@ class Query:
         """Whether a run that began then is asked for."""
         return (self.since is None or began >= self.since) and (self.until is None or began < self.until)
 
+    def fits(self, run: Run) -> bool:
+        """Whether this run is asked for."""
+        return self.wants(Kind.of(run)) and self.within(began(run["startedAt"]))
+
 
 def began(text: str) -> int:
     """When a run began, of its `startedAt`: milliseconds since 1970; 0 where that is no moment."""

@@ -1,12 +1,13 @@
 """Numbers over many runs. Pure: the runs and the time are arguments.
 
-What is counted: each run once, as its last record says. `runs` is all of them, by status in `statuses`. A run has an
-outcome if it is a success, a failure or a timeout; skipped and running ones have none. `successRate` is the share of
-successes among those with an outcome; `duration` (milliseconds) is over those of them that tell one: average, median,
-and `p95`, the smallest duration that 95 % of them do not pass. `costUsd` and `turns` are sums over all runs that tell
-them. `failures24h` are failures and timeouts that began in the 24 hours before now. `streak` is how many of the latest
-runs with an outcome, by their start, were all successes, or all not. `longestGap` is the longest time between the
-starts of two runs that follow one another; what was skipped did not start.
+What is counted: each run once, as its last record says. `runs` is all of them, by status in `statuses` (each that there
+is, 0 too). A run has an outcome if it is a success, a failure or a timeout; skipped and running ones have none.
+`successRate` is the share of successes among those with an outcome; `duration` (milliseconds) is over those of them
+that tell one: average, median, and `p95`, the smallest duration that 95 % of them do not pass. `costUsd` and `turns`
+are sums over all runs that tell them. `failures24h` are failures and timeouts that began in the 24 hours before now.
+`streak` is how many of the latest runs with an outcome, by their start, were all successes, or all not. `longestGap` is
+the longest time between the starts of two runs that follow one another; what was skipped did not start. The same in jq
+is in docs/history.md.
 """
 
 from __future__ import annotations
@@ -24,11 +25,13 @@ from typing import Any, NamedTuple
 
 from scheduler.core.models import iso
 from scheduler.core.query import Kind, Run, began, number
+from scheduler.core.record import Status
 
 GOOD = "success"
 BAD = ("failure", "timeout")
 OUTCOMES = (GOOD, *BAD)
 RECENT = timedelta(hours=24)
+_NONE = dict.fromkeys(map(str, Status), 0)
 
 
 class Fact(NamedTuple):
@@ -165,7 +168,7 @@ def summary(totals: Totals, streak: Streak | None, failures24h: int) -> dict[str
     gap = totals.gap
     return {
         "runs": sum(totals.statuses.values()),
-        "statuses": dict(sorted(totals.statuses.items())),
+        "statuses": {**_NONE, **dict(sorted(totals.statuses.items()))},
         "successRate": round(totals.statuses.get(GOOD, 0) / ended, 4) if ended else None,
         "duration": _spread(totals.durations),
         "costUsd": round(totals.cost, 6),

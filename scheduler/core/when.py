@@ -23,8 +23,12 @@ _TIME = r"(?P<hour>\d{1,2}):(?P<minute>\d{2})(?::(?P<second>\d{2})(?:[.,](?P<fra
 _DATE = r"(?P<date>\d{4}-\d{2}-\d{2})"
 _ISO = re.compile(rf"{_DATE}(?:[t ]{_TIME} ?(?P<offset>z|[+-]\d{{2}}(?::?\d{{2}})?)?)?", re.ASCII)
 _NAMED = re.compile(rf"(?:(?P<day>(?!at )[a-z]+)(?: |\Z))?(?:(?:at )?{_TIME})?", re.ASCII)
+_NEAR = {"yesterday": -1, "today": 0, "tomorrow": 1}
 _DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
-_WHEN_HINT = 'Write "2026-12-01T09:00", "in 2h", "17:30", "tomorrow 09:00", "monday 9:00", …'
+_HINTS = {
+    1: 'Write "2026-12-01T09:00", "in 2h", "17:30", "tomorrow 09:00", "monday 9:00", …',
+    -1: 'Write "2026-12-01T09:00", "7d", "2h ago", "17:30", "yesterday 09:00", "monday", …',
+}
 
 
 def from_iso(text: str) -> datetime:
@@ -80,20 +84,43 @@ def parse_when(text: str, now: datetime, zone: tzinfo) -> datetime:
     A wall-clock time that is skipped moves to the first moment after the gap; one that comes twice is the first. The
     answer may lie in the past when a day was named. SchedulerError when the text says none of this.
     """
-    words = " ".join(text[:100].lower().split())
+    words = _words(text)
     if words.startswith("in "):
         moment = utc(now) + timedelta(seconds=parse_duration(words[3:]), microseconds=999_999)
         return in_zone(moment.replace(microsecond=0), zone)
+    return _moment(text, now, zone, 1)
+
+
+def parse_past(text: str, now: datetime, zone: tzinfo) -> datetime:
+    """The moment that a person means who asks for what was since `text`, or until then; as `parse_when`, but:
+
+    * a duration (`7d`, `2h ago`) is so long ago, by the clock that measures;
+    * a time (`17:30`), and a weekday with a time or alone: the latest such; a day may be `yesterday`.
+    """
+    words = _words(text)
+    back = words.removesuffix(" ago")
+    if back != words or _DURATION.fullmatch(back) or back.isdigit():
+        return in_zone(utc(now) - timedelta(seconds=parse_duration(back)), zone)
+    return _moment(text, now, zone, -1)
+
+
+def _words(text: str) -> str:
+    return " ".join(text[:100].lower().split())
+
+
+def _moment(text: str, now: datetime, zone: tzinfo, step: int) -> datetime:
+    """A day, a time or both; of those that it can mean the nearest that comes (step 1), or that was (step -1)."""
+    words = _words(text)
     try:
         if match := _ISO.fullmatch(words):
             return _iso(match, zone)
         if words and (match := _NAMED.fullmatch(words)):
-            days = _days(match["day"], in_zone(utc(now), zone).date())
+            days = _days(match["day"], in_zone(utc(now), zone).date(), step)
             moments = [resolve(datetime.combine(day, _time(match)), zone) for day in days]
-            return next((moment for moment in moments if moment > utc(now)), moments[-1])
+            return next((moment for moment in moments if (moment > utc(now)) == (step > 0)), moments[-1])
     except ValueError as error:
-        raise SchedulerError(f"{text!r:.80} is no moment: {error}", _WHEN_HINT) from None
-    raise SchedulerError(f"{text!r:.80} is no moment", _WHEN_HINT)
+        raise SchedulerError(f"{text!r:.80} is no moment: {error}", _HINTS[step]) from None
+    raise SchedulerError(f"{text!r:.80} is no moment", _HINTS[step])
 
 
 def _iso(match: re.Match[str], zone: tzinfo) -> datetime:
@@ -112,16 +139,16 @@ def _iso(match: re.Match[str], zone: tzinfo) -> datetime:
     return wall.replace(tzinfo=timezone(-ahead if offset[0] == "-" else ahead))
 
 
-def _days(name: str | None, today: date) -> list[date]:
-    """The days that a name can mean, the nearest first; no name is any day."""
+def _days(name: str | None, today: date, step: int) -> list[date]:
+    """The days that a name can mean, the nearest first, as `step` counts them; no name is any day."""
     if name is None:
-        return [today, today + timedelta(days=1)]
-    if name in ("today", "tomorrow"):
-        return [today + timedelta(days=int(name == "tomorrow"))]
+        return [today, today + timedelta(days=step)]
+    if name in _NEAR:
+        return [today + timedelta(days=_NEAR[name])]
     for number, weekday in enumerate(_DAYS):
         if name in (weekday, weekday[:3]):
-            nearest = today + timedelta(days=(number - today.weekday()) % 7)
-            return [nearest, nearest + timedelta(days=7)]
+            nearest = today + timedelta(days=(number - today.weekday()) * step % 7 * step)
+            return [nearest, nearest + timedelta(days=7 * step)]
     raise ValueError(f"there is no day {name!r:.20}")
 
 

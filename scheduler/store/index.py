@@ -21,7 +21,7 @@ from scheduler.store import reading, segments
 from scheduler.store.reading import CURRENT, Bytes, Part
 from scheduler.store.rows import Rows, table
 
-SCHEMA = 1
+SCHEMA = 2
 RACY = 50_000_000  # nanoseconds within which two writes of a file may show the same time
 PATIENCE = 5.0  # seconds to wait for another process that brings the index up to date
 _CREATE = """
@@ -37,7 +37,10 @@ CREATE UNIQUE INDEX kinds_all ON kinds (history, project, task, status, reason, 
 
 
 class Known(NamedTuple):
-    """A part as it was taken in: its file, how many bytes and their CRC-32, and where to go on when there are more."""
+    """A part as it was taken in: its file, how many bytes and their CRC-32, and where to go on when there are more.
+
+    `written`: when its file changed last, in a way that nobody can set (ctime).
+    """
 
     part: int
     name: str
@@ -82,7 +85,7 @@ def is_unchanged(one: Known, part: Part) -> bool:
 
 
 def _stamp(part: Part) -> tuple[int, int, int]:
-    return part.info.st_ino, part.info.st_size, part.info.st_mtime_ns
+    return part.info.st_ino, part.info.st_size, part.info.st_ctime_ns
 
 
 def continues(one: Known, part: Part) -> bool:

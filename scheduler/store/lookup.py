@@ -42,7 +42,10 @@ class Lookup:
         where, values = self._where(query)
         limit = "" if query.limit is None else f" LIMIT {query.limit}"
         order = f"SELECT id, part, place FROM {self._table}{where} ORDER BY began DESC, seq DESC{limit}"
-        return self._fetch(self._db.execute(order, values))
+        for run in self._fetch(self._db.execute(order, values)):
+            if not query.fits(run):
+                raise Stale(f"the record of {run['id']} is not what was asked for")
+            yield run
 
     def find(self, prefix: str) -> list[Run]:
         """The runs whose id begins so; one more than a few of them is not told."""

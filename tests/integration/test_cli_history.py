@@ -16,7 +16,7 @@ from scheduler.disk import files, paths
 from scheduler.disk.paths import Paths
 from scheduler.store import history, segments
 from tests.command import Command, environment
-from tests.unit.test_statistics import JQ
+from tests.unit.test_statistics import assert_same, jq_of_the_docs
 
 NOW = datetime.now(timezone.utc).replace(microsecond=0)
 
@@ -106,6 +106,8 @@ def test_unreadable_lines_are_counted_and_named(some: Command, own: str) -> None
     }  # fmt: skip
     shown = some("history", "--json")
     assert ids(shown.json) == [6, 5, 4, 3, 2, 1] and "2 lines of the history could not be read" in shown.err
+    for words in (["history"], ["history", "--jsonl"], ["history", "--csv"], ["history", "--jq", "."], ["stats"]):
+        assert "2 lines of the history could not be read" in some(*words).err
 
 
 def test_a_project_that_is_gone_is_found_among_all(some: Command) -> None:
@@ -116,7 +118,8 @@ def test_a_project_that_is_gone_is_found_among_all(some: Command) -> None:
 def test_statistics(some: Command) -> None:
     found = some("stats", "--json").json
     assert found == {
-        "runs": 5, "statuses": {"failure": 1, "skipped": 1, "success": 2, "timeout": 1}, "successRate": 0.5,
+        "runs": 5, "successRate": 0.5,
+        "statuses": {"success": 2, "failure": 1, "timeout": 1, "skipped": 1, "running": 0},
         "duration": {"average": 16500, "median": 2500, "p95": 60000}, "costUsd": 0.75, "turns": 3, "failures24h": 1,
         "streak": {"success": False, "runs": 1},
         "longestGap": {**found["longestGap"], "milliseconds": 72_000_000},
@@ -124,7 +127,8 @@ def test_statistics(some: Command) -> None:
     lines = dict(line.split("  ", 1) for line in some("stats").out.splitlines())
     assert lines["success rate"].strip() == "50.0%" and lines["p95"].strip() == "1m 00s"
     assert lines["streak"].strip() == "1 failed run" and lines["longest gap"].strip().startswith("20h 00m, from ")
-    assert some("stats", "--task", "b", "--since", "45h", "--json").json["statuses"] == {"failure": 1, "skipped": 1}
+    statuses = some("stats", "--task", "b", "--since", "45h", "--json").json["statuses"]
+    assert statuses == {"success": 0, "failure": 1, "timeout": 0, "skipped": 1, "running": 0}
     assert some("stats", "--task", "nothing").out.startswith("runs")
 
 
@@ -139,19 +143,27 @@ def test_statistics_divided(some: Command, own: str) -> None:
     assert by("project") == []
     put(Paths(some.env).global_history, run(7, project="/x"), run(8, project="/y"))
     assert by("project") == [("/x", 1), ("/y", 1)]
-    assert some("stats", "--by", "task").out.splitlines()[1].split()[:2] == ["a", "3"]
+    head, first, _ = some("stats", "--by", "task").out.splitlines()
+    columns = "TASK RUNS SUCCESS FAILURE TIMEOUT SKIPPED RATE AVERAGE MEDIAN P95 COST TURNS FAILED 24H STREAK GAP"
+    assert head.split() == columns.split()
+    assert first.split() == "a 3 2 1 66.7% 21s 2.0s 1m 00s $0.25 3 1 1 failed 20h 00m".split()
     assert some("stats", "--by", "task", "--since", "1h").out == "no runs\n"
 
 
-def test_jq_over_the_same_file_says_the_same(some: Command, own: str) -> None:
-    found = some("stats", "--json").json
-    jq = ["jq", "--slurp", "--argjson", "now", str(int(NOW.timestamp() * 1000)), JQ, own]
-    told = json.loads(subprocess.run(jq, capture_output=True, check=True).stdout)
-    assert {name: found[name] for name in ("runs", "statuses", "costUsd", "turns", "failures24h")} == {
-        name: told[name] for name in ("runs", "statuses", "costUsd", "turns", "failures24h")
-    }
-    assert found["duration"] == {name: told[name] for name in ("average", "median", "p95")}
-    assert (found["successRate"], found["longestGap"]["milliseconds"]) == (told["rate"], told["gap"])
+def test_jq_over_the_same_files_says_the_same(some: Command, own: str, repo: Path) -> None:
+    """With the very lines of docs/history.md, over parts that are compressed and a line that cannot be read."""
+    for number in range(6, 11):
+        files.rotate(own, segments.next_name)
+        put(own, run(number, status="failure", hours=number / 9, costUsd=0.1, turns=1), raw=b'{"id": "torn\n')
+    segments.compress(own)
+    assert any(segment.path.endswith(".gz") for segment in segments.listed(own))
+    shell, program = jq_of_the_docs()
+    script = f"{shell}jq -nR '{program}'"
+    told = json.loads(subprocess.run(["sh", "-c", script], cwd=repo, capture_output=True, check=True).stdout)
+    said = some("stats", "--json")
+    assert_same(said.json, told)
+    assert said.json["runs"] == 10 and said.json["streak"] == {"success": False, "runs": 6}
+    assert "5 lines of the history could not be read" in said.err
 
 
 def test_a_long_history_says_the_same_by_the_index(cli: Command, own: str) -> None:

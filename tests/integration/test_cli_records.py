@@ -110,7 +110,10 @@ def test_jq_gets_the_json(five: Command) -> None:
     assert five("history", "--task", "b", "--jq", 'map(.reason)|join(",")').out == "missed,verify-failed\n"
     assert five("history", "--jq", "-1").out == "-1\n"
     said = five("history", "--jq", ".[", code=1)
-    assert said.err.startswith("error: jq failed: ") and said.out == ""
+    assert said.err.startswith("jq: error: syntax error") and said.out == ""
+    assert said.err.endswith("jq: 1 compile error\nerror: jq ended with code 3\n  mend the filter: see `man jq`\n")
+    said = five("history", "--jq", '.[0].status, error("not this")', code=1)
+    assert said.out == "timeout\n" and said.err.startswith("jq: error (at <stdin>:0): not this\n")
 
 
 def test_a_missing_jq_is_told(five: Command, tmp_path: Path) -> None:

@@ -16,31 +16,16 @@ from scheduler.core.statistics import Fact, Gap, Streak, Totals
 
 NOW = datetime(2026, 12, 1, 9, 0, tzinfo=timezone.utc)
 MOMENT = int(NOW.timestamp() * 1000)
+ROOT = Path(__file__).parents[2]
 STATUSES = ["success", "failure", "timeout", "skipped", "running"]
 
-# What `stats` says, in jq over the same file: the last line of an id counts.
-JQ = """
-def seconds: sub("\\\\.(?<ms>[0-9]+)"; "") | .[0:19] + "Z" | fromdateiso8601;
-def began: (.startedAt | seconds) * 1000 + (.startedAt[20:23] | tonumber);
-reduce .[] as $run ({}; .[$run.id] = $run) | [.[]] as $runs
-| [$runs[] | select(.status == "success" or .status == "failure" or .status == "timeout")] as $ended
-| ([$ended[] | .duration | numbers] | sort) as $durations
-| ([$runs[] | select(.status != "skipped") | began] | sort) as $starts
-| ([range(1; $starts | length) | $starts[.] - $starts[. - 1]] | max) as $gap
-| {
-    runs: ($runs | length),
-    statuses: ($runs | group_by(.status) | map({key: .[0].status, value: length}) | from_entries),
-    rate: (if $ended == [] then null else ([$ended[] | select(.status == "success")] | length) / ($ended | length) end),
-    average: (if $durations == [] then null else ($durations | add / length) end),
-    median: (if $durations == [] then null else
-      ($durations[($durations | length - 1) / 2 | floor] + $durations[($durations | length) / 2 | floor]) / 2 end),
-    p95: (if $durations == [] then null else $durations[($durations | length * 95 + 99) / 100 | floor | . - 1] end),
-    costUsd: ([$runs[] | .costUsd | numbers] | add // 0),
-    turns: ([$runs[] | .turns | numbers] | add // 0),
-    failures24h: ([$ended[] | select(.status != "success" and began >= $now - 86400000)] | length),
-    gap: $gap
-  }
-"""
+
+def jq_of_the_docs() -> tuple[str, str]:
+    """The lines of shell in docs/history.md which say what `stats` says: before the program, and the program."""
+    text = (ROOT / "docs" / "history.md").read_text()
+    script = text.partition("<!-- stats.jq -->\n```sh\n")[2].partition("```")[0]
+    shell, _, program = script.rstrip().removesuffix("'").partition("jq -nR '")
+    return shell, program
 
 
 def fact(minutes: int, status: str = "success", duration: float | None = None) -> Fact:
@@ -53,15 +38,15 @@ def numbers(facts: list[Fact]) -> dict[str, Any]:
 
 def test_of_nothing_there_is_nothing() -> None:
     assert numbers([]) == {
-        "runs": 0, "statuses": {}, "successRate": None, "duration": None, "costUsd": 0, "turns": 0, "failures24h": 0,
-        "streak": None, "longestGap": None,
+        "runs": 0, "statuses": dict.fromkeys(STATUSES, 0), "successRate": None, "duration": None, "costUsd": 0,
+        "turns": 0, "failures24h": 0, "streak": None, "longestGap": None,
     }  # fmt: skip
 
 
 def test_what_was_skipped_or_runs_has_no_outcome() -> None:
     found = numbers([fact(0), fact(1, "skipped", 5), fact(2, "running", 5), fact(3, "failure"), fact(4, "odd")])
     assert found["runs"] == 5 and found["successRate"] == 0.5 and found["duration"] is None
-    assert found["statuses"] == {"failure": 1, "odd": 1, "running": 1, "skipped": 1, "success": 1}
+    assert found["statuses"] == {"success": 1, "failure": 1, "timeout": 0, "skipped": 1, "running": 1, "odd": 1}
 
 
 @pytest.mark.parametrize(
@@ -175,18 +160,25 @@ def test_jq_says_the_same(tmp_path: Path) -> None:
     collect()
     file = tmp_path / "samples.jsonl"
     file.write_text("".join(json.dumps(sample) + "\n" for sample in samples))
-    jq = ["jq", "-c", "--argjson", "now", str(MOMENT), JQ, str(file)]
+    _, program = jq_of_the_docs()
+    every, _, _ = program.rpartition("[inputs")
+    jq = ["jq", "-c", f"{every} stats({MOMENT})", str(file)]
     said = subprocess.run(jq, capture_output=True, text=True, check=True).stdout.splitlines()
     assert len(said) == len(samples) > 30, said
     for sample, line in zip(samples, said, strict=True):
+        # As the store has them: in the order of their last records.
         state = {run["id"]: run for run in sample}
-        ours = statistics.of(map(statistics.fact, state.values()), NOW)
-        duration = ours["duration"] or {"average": None, "median": None, "p95": None}
-        told = json.loads(line)
-        exact = ("runs", "statuses", "turns", "failures24h")
-        assert {name: ours[name] for name in exact} == {name: told[name] for name in exact}
-        assert (duration["median"], duration["p95"]) == (told["median"], told["p95"])
-        assert (ours["longestGap"] or {"milliseconds": 0})["milliseconds"] == (told["gap"] or 0)
-        rounded = (ours["successRate"], duration["average"], ours["costUsd"])
-        for mine, theirs in zip(rounded, (told["rate"], told["average"], told["costUsd"]), strict=True):
-            assert mine == (None if theirs is None else pytest.approx(theirs, abs=0.06))
+        told = sorted(state.values(), key=lambda run: -[*reversed(sample)].index(run))
+        assert_same(statistics.of(map(statistics.fact, told), NOW), json.loads(line))
+
+
+def assert_same(ours: dict[str, Any], told: dict[str, Any]) -> None:
+    """What we say is what jq says, but for what we round, and for the length of the gap alone."""
+    gap = ours["longestGap"] and ours["longestGap"]["milliseconds"]
+    ours, theirs = {**ours, "longestGap": gap or 0}, {**told, "longestGap": told["longestGap"] or 0}
+    for name, digits in (("successRate", 4), ("costUsd", 6)):
+        assert ours.pop(name) == pytest.approx(theirs.pop(name), abs=0.6 * 10**-digits)
+    for one in (ours, theirs):
+        if one["duration"]:
+            one["duration"] = {**one["duration"], "average": pytest.approx(one["duration"]["average"], abs=0.06)}
+    assert ours == theirs

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.core.when import parse_duration, parse_when
+from scheduler.core.when import parse_duration, parse_past, parse_when
 from scheduler.core.zones import UTC, zone_of
 from scheduler.errors import SchedulerError
 
@@ -141,6 +141,40 @@ def test_what_is_no_duration_says_why(text: Any, why: str) -> None:
 def test_a_moment_as_people_write_it(text: str, expected: str) -> None:
     moment = parse_when(text, NOW, BERLIN)
     assert moment.isoformat() == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("7d", "2026-11-16T12:00:00.500000+01:00"),
+        ("2h ago", "2026-11-23T10:00:00.500000+01:00"),
+        ("1 day 2 hours ago", "2026-11-22T10:00:00.500000+01:00"),
+        ("90", "2026-11-23T11:58:30.500000+01:00"),
+        ("30 ago", "2026-11-23T11:59:30.500000+01:00"),
+        # the latest such, today included
+        ("monday", "2026-11-23T00:00:00+01:00"),
+        ("tuesday", "2026-11-17T00:00:00+01:00"),
+        ("sun 9:00", "2026-11-22T09:00:00+01:00"),
+        ("monday 13:00", "2026-11-16T13:00:00+01:00"),
+        ("monday 12:00", "2026-11-23T12:00:00+01:00"),
+        ("11:59", "2026-11-23T11:59:00+01:00"),
+        ("12:01", "2026-11-22T12:01:00+01:00"),
+        ("yesterday 17:30", "2026-11-22T17:30:00+01:00"),
+        ("today", "2026-11-23T00:00:00+01:00"),
+        ("tomorrow", "2026-11-24T00:00:00+01:00"),
+        ("2026-10-25", "2026-10-25T00:00:00+02:00"),
+        ("2026-12-01T09:00Z", "2026-12-01T09:00:00+00:00"),
+    ],
+)
+def test_a_moment_of_the_past_as_people_write_it(text: str, expected: str) -> None:
+    assert parse_past(text, NOW, BERLIN).isoformat() == expected
+
+
+@pytest.mark.parametrize("text", ["", "ago", "soon", "in 2h", "monday ago", "11y", "9" * 5000, "٣ ago", "last week"])
+def test_what_is_no_moment_of_the_past_says_so(text: str) -> None:
+    with pytest.raises(SchedulerError) as caught:
+        parse_past(text, NOW, BERLIN)
+    assert caught.value.hint and len(caught.value.message) < 160
 
 
 @pytest.mark.parametrize(
