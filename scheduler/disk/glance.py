@@ -17,7 +17,8 @@ the client said), "skipped": how many occurrences were passed over. A `kept-work
 
 The dead-man's switch: `overdue` is what came due until the entry was written and did not run, and how many runs began
 meanwhile; `cause` is the main reason ("no-runner", "asleep", "untrusted", "settings", or the kind of what keeps tasks
-from running). `due` is when the next ten occurrences come: what of it has passed by more than 90 s nobody dealt with.
+from running). `due` is when the next ten occurrences come, but for those in quiet hours: what of it has passed by more
+than 90 s nobody dealt with, and `overdue` does not count it.
 
 Each project is one line, so that a hook need not read the others. The runner or the CLI writes the file, whichever
 changed something. It is derived: whatever is lost in it is computed again.

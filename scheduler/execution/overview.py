@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from scheduler.core.limits import Cause, Hold, starts_again
+from scheduler.core.limits import Cause, Hold, quiet_until, starts_again
 from scheduler.core.models import Task
 from scheduler.core.overdue import Absence, Neglected, missed, sum_up
 from scheduler.core.parse import Config
@@ -96,7 +96,7 @@ def stand(root: str, parsed: Config, known: Known, now: datetime, *, approved: b
         active,
         [(moment.timestamp(), task_id) for moment, task_id, _, _ in coming] if approved else (),
         holds,
-        forecast((task, moment, state.added_at) for moment, _, task, state in coming[:DUE]),
+        forecast((task, max(moment, now - LATE + _TICK), state.added_at) for moment, _, task, state in coming[:DUE]),
         pending,
     )
 
@@ -140,10 +140,14 @@ def entry(
         "running": running,
         "recent": [_recent(r) for r in recent if r["status"] not in ("running", "skipped")][-50:],
         "open": [*_held(root, known, standing.holds), *open_matters(root, recent)][:20],
-        "due": list(standing.due) if enabled else [],
+        "due": [at for at in standing.due if not _is_quiet(known, at)] if enabled else [],
         "overdue": overdue
         and {"due": overdue.due, "ran": overdue.ran, "since": overdue.since.timestamp(), "cause": overdue.cause},
     }
+
+
+def _is_quiet(known: Known, at: float) -> bool:
+    return quiet_until(known.quiet_hours, datetime.fromtimestamp(at, timezone.utc)) is not None
 
 
 def _neglected(known: Known, standing: Standing, recent: Sequence[dict[str, Any]], alive: bool) -> list[Neglected]:

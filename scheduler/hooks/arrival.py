@@ -49,7 +49,8 @@ def _enabled(
         lines += greeting.matters(entry) if lines[0] else []
     else:
         left = greeting.reminder(greeting.number(before, "waiting"), greeting.number(before, "reminded"), now)
-        lines = [greeting.state(entry, runner, now), *lines, *greeting.matters(entry), update, left]
+        late = greeting.overdue(entry, runner, now)
+        lines = [greeting.state(entry, runner, now), late, *lines, *greeting.matters(entry), update, left]
         after.pop("waiting", None)
     lines = [line for line in lines if line][: greeting.LINES]
     if not env.get("CLAUDE_CODE_ENTRYPOINT", "").startswith("sdk"):  # with -p nobody sees it

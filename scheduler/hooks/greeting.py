@@ -12,7 +12,7 @@ from scheduler.disk import paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from typing import Any
 
     Items = list[Mapping[str, Any]]
@@ -20,6 +20,19 @@ if TYPE_CHECKING:
 LINES = 6
 WORDS = 60
 TAG = "[claude-scheduler]"
+LATE = 90  # s: what came due and is younger may be under way
+_DUE = 10  # so many moments a glance holds at most
+_WHY = {
+    "no-runner": "no runner was at work",
+    "asleep": "the machine was asleep",
+    "untrusted": "the config is not the approved one",
+    "settings": "the settings cannot be read",
+    "paused": "paused",
+    "budget": "a budget is used up",
+    "usage-limit": "a usage limit is reached",
+    "auth": "the client is not logged in",
+    "credit": "there is no credit left",
+}
 _HEX = frozenset("0123456789abcdef")
 
 
@@ -49,6 +62,31 @@ def state(entry: Mapping[str, Any], runner: str, now: float) -> str:
         "missing": "its set-up is gone: /scheduler:status makes it again.",
     }[runner]
     return f"Scheduler: {', '.join(parts)}; {how}"
+
+
+def neglected(entry: Mapping[str, Any], runner: str, now: float) -> tuple[str, float, str] | None:
+    """The dead-man's switch: how much came due while nothing ran, since when, and why; None where that is nothing."""
+    found = entry.get("overdue")
+    known = found if isinstance(found, dict) and not number(found, "ran") else {}
+    told, due = number(known, "due"), entry.get("due")
+    # What has come since the entry was written, by the plan that it holds.
+    late = [at for at in due if isinstance(at, (int, float)) and 0 < at <= now - LATE] if isinstance(due, list) else []
+    if not told and not late:
+        return None
+    since = number(known, "since") if told else min(late)
+    cause = "untrusted" if is_suspended(entry) else "asleep" if runner == "alive" else "no-runner"
+    if told >= len(late):
+        cause = str(known.get("cause"))
+    return f"{told + len(late):.0f}{'+' if len(late) >= _DUE else ''}", since, _WHY.get(cause, "")
+
+
+def overdue(entry: Mapping[str, Any], runner: str, now: float) -> str:
+    """That as a line; empty where it is nothing."""
+    found = neglected(entry, runner, now)
+    if found is None:
+        return ""
+    count, since, why = found
+    return f"{count} due, 0 ran since {moment(since, now)}{': ' if why else ''}{why}. /scheduler:status"
 
 
 def is_suspended(entry: Mapping[str, Any]) -> bool:
@@ -90,16 +128,35 @@ def matters(entry: Mapping[str, Any]) -> list[str]:
     review = by_kind.get("review")
     if review:
         lines.append(f"To review: {_count(len(review), 'branch', 'branches')}, {_runs(review)}. /scheduler:status")
+    return [*lines, *_held(_items(entry, "open")), *_rest(entry, by_kind)]
+
+
+def _held(items: Items) -> Iterator[str]:
+    kinds = {item.get("kind") for item in items}
+    if "auth" in kinds:
+        yield "Claude tasks wait for a login: /login here, then they go on by themselves."
+    if "credit" in kinds:
+        yield "Claude tasks wait for credit. When there is some: /scheduler:resume"
+    paused = [item for item in items if item.get("kind") == "paused"]
+    if paused:
+        tasks = list(dict.fromkeys(str(item["task"]) for item in paused if item.get("task")))
+        whole = not all(item.get("task") for item in paused)
+        names = (["this project"] if whole else []) + tasks
+        verb = "/scheduler:resume" + ("" if whole else f" {tasks[0] if len(tasks) == 1 else 'TASK'}")
+        yield f"Paused: {_some(names)}. {verb}"
+
+
+def _rest(entry: Mapping[str, Any], by_kind: Mapping[str, Items]) -> list[str]:
     rest = []
+    if any(item.get("kind") == "budget" for item in _items(entry, "open")):
+        rest.append("a budget of the day is used up")
     if "usage-limit" in by_kind:
         rest.append(f"waiting for the usage limit: {_names(by_kind['usage-limit'])}")
     if "kept-worktree" in by_kind:
         rest.append(f"a worktree that stays: {_runs(by_kind['kept-worktree'])}")
     if any(item.get("kind") == "config" for item in _items(entry, "open")):
         rest.append("a task with an error in its config")
-    if rest:
-        lines.append(f"Also: {'; '.join(rest)}. /scheduler:status")
-    return lines
+    return [f"Also: {'; '.join(rest)}. /scheduler:status"] if rest else []
 
 
 def reminder(waiting: float, at: float, now: float) -> str:

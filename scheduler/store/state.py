@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from scheduler.core.limits import Hold, over_budget, quiet_until
-from scheduler.core.models import Budgets, UserSettings
+from scheduler.core.models import Budgets, QuietHours, UserSettings
 from scheduler.core.overdue import Absence
 from scheduler.store.costs import Costs, add_cost, bounds
 from scheduler.store.database import Database, stored
@@ -72,13 +72,14 @@ def _time(text: str | None) -> datetime | None:
 @dataclass(frozen=True)
 class Known:
     """What is known of a project: its tasks by id, the holds that can cover them, what was passed over so far, the runs
-    that wait for a usage limit to end, and why nobody looks at what is due, where that is meant so."""
+    that wait for a usage limit to end, why nobody looks at what is due, where that is meant so, and when it is."""
 
     tasks: Mapping[str, TaskState] = field(default_factory=dict)
     holds: Sequence[Hold] = ()
     tallies: Sequence[Tally] = ()
     waiting: Sequence[RunRow] = ()
     absence: Absence | None = None
+    quiet_hours: QuietHours | None = None
 
 
 class State:
@@ -157,7 +158,7 @@ class State:
         absence = Absence.QUIET if quiet_until(settings.quiet_hours, now) else None
         tallies = [tally for tally in self.holds.tallies() if tally.project == project]
         waiting = [row for row in self.runs() if row.phase == "waiting" and row.project == project]
-        return Known(self.tasks(project), holds, tallies, waiting, absence)
+        return Known(self.tasks(project), holds, tallies, waiting, absence, settings.quiet_hours)
 
     def task(self, project: str, task: str) -> TaskState | None:
         """What is known of one task."""

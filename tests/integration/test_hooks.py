@@ -266,6 +266,13 @@ def test_an_enabled_project_says_what_is_on_and_next(bed: Bed) -> None:
     assert len(told["additionalContext"].split()) <= 60
 
 
+def test_what_came_due_while_no_runner_was_there_is_said(bed: Bed) -> None:
+    bed.enable(due=[time.time() - 3 * 3600, time.time() - 2 * 3600, time.time() + 3600])
+    said = lines(bed.start())
+    assert re.fullmatch(r"2 due, 0 ran since .*: no runner was at work\. /scheduler:status", said[1])
+    assert "systemMessage" not in bed.start("compact")
+
+
 RECENT = [
     {"run": "0a1b2c30", "task": "nightly", "status": "success", "reason": None, "at": 1.0, "costUsd": 0.5},
     {"run": "0a1b2c31", "task": "weekly", "status": "timeout", "reason": "stalled", "at": 2.0, "costUsd": None},

@@ -126,3 +126,16 @@ def test_in_quiet_hours_nothing_is_overdue(own: Rig, cli: Command) -> None:
     own.settings(quietHours={"from": "00:00", "until": "24:00"})
     own.enable(shell_task("job", "true", trigger=HOURLY), since=ago(DAY))
     assert overdue(cli) is None
+
+
+def test_what_is_told_to_the_hooks_leaves_out_what_is_counted_and_quiet_hours(own: Rig, cli: Command) -> None:
+    """A hook counts on from there: nothing twice, and nothing that is meant not to run."""
+    own.enable(shell_task("job", "true", trigger=HOURLY), since=ago(DAY / 2 + timedelta(minutes=30)))
+    found = cli("status", "--json").json["projects"][0]
+    assert found["overdue"]["due"] == 12 and len(found["due"]) == 10
+    assert min(found["due"]) > time.time() - 90
+    soon_after = datetime.now(timezone.utc) + timedelta(minutes=45)
+    quiet = {"from": f"{soon_after - timedelta(minutes=30):%H:%M}", "until": f"{soon_after:%H:%M}"}
+    own.settings(quietHours=quiet)
+    later = cli("status", "--json").json["projects"][0]["due"]
+    assert later == found["due"][1:]
