@@ -29,8 +29,12 @@ class Pem:
     def copy(self) -> Pem:
         """The same state, apart from this one."""
         other = Pem()
-        other.open, other._foreign = self.open, self._foreign
+        other.restore(self)
         return other
+
+    def restore(self, before: Pem) -> None:
+        """Be in the state of another again."""
+        self.open, self._foreign = before.open, before._foreign
 
     def spans(self, line: str) -> list[tuple[int, int]]:
         """The parts of the text's next line that belong to a private key. A first part at 0 goes on with the key of

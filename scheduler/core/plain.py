@@ -74,6 +74,10 @@ class Lines:
             self._add(piece)
         return lines
 
+    def rest(self) -> str:
+        """What there is of a line that has not ended, clean."""
+        return plain(self._rest) if self._rest else ""
+
     def end(self) -> list[str]:
         """The last line, where the stream did not end in a newline."""
         self._add(self._decoder.decode(b"", final=True))

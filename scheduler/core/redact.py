@@ -54,14 +54,19 @@ class Redactor:
         stream = Stream(self, limit=None, failed=mark("failed"))
         return "\n".join(stream.lines(text.split("\n")))
 
-    def stream(self) -> Stream:
-        """For the lines of one stream, in order."""
-        return Stream(self)
+    def stream(self, beside: Stream | None = None) -> Stream:
+        """For the lines of one stream, in order; `beside`: another of the same process, which a private key that is
+        open there goes on in."""
+        return Stream(self, beside=beside)
 
     def find(self, text: str) -> list[tuple[str, int, int]]:
         """The secrets of a text, in order and apart: kind, start, end."""
         keys = _key_spans(text)
         return [(span.kind, span.start, span.end) for span in merged([*keys, *self.spans(blanked(text, keys))])]
+
+    def find_known(self, text: str) -> list[tuple[str, int, int]]:
+        """Those alone that are known by their value."""
+        return [(span.kind, span.start, span.end) for span in merged(self._known.spans(text))]
 
     def find_exact(self, text: str) -> list[tuple[str, int, int]]:
         """Those that their value or their shape gives away, for what is no text: there a name announces nothing."""
@@ -106,11 +111,18 @@ class Redactor:
 class Stream:
     """The lines of one stream. Remembers an open private key, and the line before."""
 
-    def __init__(self, redactor: Redactor, *, limit: int | None = LINE_LIMIT, failed: str | None = None) -> None:
+    def __init__(
+        self,
+        redactor: Redactor,
+        *,
+        limit: int | None = LINE_LIMIT,
+        failed: str | None = None,
+        beside: Stream | None = None,
+    ) -> None:
         self._redactor = redactor
         self._limit = limit
         self._failed = failed
-        self._pem = pem.Pem()
+        self._pem: pem.Pem = beside._pem if beside else pem.Pem()
         self._context = ""
         self.dropped = 0
         """Lines that could not be redacted and are therefore lost."""
@@ -140,7 +152,7 @@ class Stream:
             return self._clean(lines)
         except Exception:
             # Whatever it was: better a line lost than a secret kept.
-            self._pem = before
+            self._pem.restore(before)
         if len(lines) > 1:
             return [done for line in lines for done in self._safe([line])]
         self._context = ""

@@ -227,8 +227,7 @@ class _Run:
                 files.write_atomic(paths.result_file(final.project, final.id), text + b"\n")
             except OSError as error:
                 self._notes.append(f"the full answer was not written: {error.strerror}")
-        if steps.log.trouble:
-            self._notes.append(steps.log.trouble)
+        self._notes += steps.log.troubles
         return final.evolve(output=steps.log.tail())
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -21,12 +20,12 @@ from scheduler.core.verdict import Verdict, judge_claude, judge_shell
 from scheduler.disk.paths import Paths
 from scheduler.execution import agent, claude, trace
 from scheduler.execution.environment import build_environment
+from scheduler.execution.runlog import RunLog
 from scheduler.execution.stream import ResultReader
-from scheduler.store.tasklog import TaskLog
 
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL
-OUTPUT_KEPT = 2048  # characters of the output's end in the record
 SHELL = "/bin/sh"
+_HIDDEN = 'hidden=$SCHEDULER_COMMAND; unset SCHEDULER_COMMAND; eval "unset hidden; $hidden"'
 
 
 @dataclass(frozen=True)
@@ -81,18 +80,16 @@ class Steps:
         self._deadline = asyncio.get_running_loop().time() + order.task.execution.timeout - used
         self.env = _environment(order, shop, scratch)
         self.redactor = order.redactor
-        self.log = _Log(order, shop.now, self.redactor)
+        self.log = RunLog(order.record, shop.now, self.redactor)
 
     async def shell(self, label: str, command: str) -> agent.Outcome:
         """One of the task's own commands, in the run's folder; what it says goes to the logs, under `label`."""
         self.log.say(f"{label}: {command.splitlines()[0]}")
-        readers = {"stdout": Lines(), "stderr": Lines()}
-        outcome = await self._process(
-            [SHELL, "-c", command], b"", lambda name, data: self.log.lines(name, readers[name].feed(data))
-        )
-        for name, reader in readers.items():
-            self.log.lines(name, reader.end())
-        return outcome
+        self.log.open(Lines(), Lines())
+        try:
+            return await self._process(*self._shell(command), b"", self.log.feed)
+        finally:
+            self.log.end()
 
     def unless_passed(self, outcome: agent.Outcome, label: str, reason: Reason) -> Ended | None:
         """How the run ends where one of its own commands did not end with exit code 0; None where it did."""
@@ -131,15 +128,17 @@ class Steps:
         if self._order.place is not None:
             prompt = claude.GO_ON
         self.log.say(f"run: {os.path.basename(argv[0])} {' '.join(argv[1:6])}")
-        reader, errors = ResultReader(self.redactor.text), Lines()
+        reader = ResultReader(self.redactor.text)
+        self.log.open(reader, Lines())
 
         def sink(name: str, data: bytes) -> bool:
-            self.log.lines(name, reader.feed(data) if name == "stdout" else errors.feed(data))
+            self.log.feed(name, data)
             return name == "stderr" or reader.got_on
 
-        outcome = await self._process(argv, prompt, sink)
-        self.log.lines("stdout", reader.end())
-        self.log.lines("stderr", errors.end())
+        try:
+            outcome = await self._process(argv, self.env, prompt, sink)
+        finally:
+            self.log.end()
         report = reader.report()
         verdict = judge_claude(
             report,
@@ -155,11 +154,20 @@ class Steps:
     def _hook(self) -> Sequence[str]:
         return [sys.executable, "-I", "-S", str(Path(__file__).resolve().parent.parent / "hooks" / "post_tool_use.py")]
 
-    async def _process(self, argv: Sequence[str], stdin: bytes, sink: agent.Sink) -> agent.Outcome:
+    def _shell(self, command: str) -> tuple[list[str], dict[str, str]]:
+        """How a command is called, and in which environment. Everybody may see command lines, so one that holds a
+        secret stays out of its own."""
+        if not self.redactor.find(command):
+            return [SHELL, "-c", command], self.env
+        return [SHELL, "-c", _HIDDEN], {**self.env, "SCHEDULER_COMMAND": command}
+
+    async def _process(
+        self, argv: Sequence[str], env: Mapping[str, str], stdin: bytes, sink: agent.Sink
+    ) -> agent.Outcome:
         left = max(self._deadline - asyncio.get_running_loop().time(), 0.001)
         outcome = await agent.carry_out(
             self._shop.pool,
-            agent.AgentSpec(argv, self._folder, self.env, stdin, GRACE),
+            agent.AgentSpec(argv, self._folder, env, stdin, GRACE),
             agent.Limits(left, self._order.task.execution.stall_timeout),
             sink,
             self._cancel,
@@ -199,52 +207,3 @@ def trace_folder(scratch: Path) -> Path:
 
 def _judge_shell(outcome: agent.Outcome) -> Verdict:
     return judge_shell(outcome.returncode, outcome.signal, outcome.stopped, detail=outcome.detail)
-
-
-class _Log:
-    """The two logs of a run, redacted; keeps the end of the output for the record. A full disk never stops the run."""
-
-    def __init__(self, order: Order, now: Callable[[], datetime], redactor: Redactor) -> None:
-        record = order.record
-        self._now = now
-        self._logs = {
-            "stdout": TaskLog(record.project, record.task_id, record.id),
-            "stderr": TaskLog(record.project, record.task_id, record.id, error=True),
-        }
-        self._streams = {name: redactor.stream() for name in self._logs}
-        self._tail: deque[str] = deque(maxlen=64)
-        self.last_error = ""
-        self.trouble: str | None = None
-
-    def say(self, text: str) -> None:
-        """A line of our own."""
-        self._write("stdout", self._streams["stdout"].lines([text]))
-
-    def lines(self, name: str, lines: list[str]) -> None:
-        """Lines of a program, from its `stdout` or `stderr`."""
-        clean = self._streams[name].lines(lines)
-        self._tail.extend(clean)
-        if name == "stderr":
-            self.last_error = next((line for line in reversed(clean) if line.strip()), self.last_error)
-        self._write(name, clean)
-
-    def _write(self, name: str, lines: list[str]) -> None:
-        try:
-            self._logs[name].write(lines, self._now())
-        except OSError as error:
-            self.trouble = f"the log is not complete: {error.strerror}"
-
-    def close(self) -> None:
-        """Write what waits."""
-        for log in self._logs.values():
-            try:
-                log.close(self._now())
-            except OSError as error:
-                self.trouble = f"the log is not complete: {error.strerror}"
-        dropped = sum(stream.dropped for stream in self._streams.values())
-        if dropped:
-            self.trouble = f"the log is not complete: {dropped} lines were left out, for secrets in them"
-
-    def tail(self) -> str | None:
-        """The end of the output, for the record."""
-        return "\n".join(self._tail)[-OUTPUT_KEPT:] or None

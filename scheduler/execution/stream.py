@@ -48,6 +48,10 @@ class ResultReader:
         self._keep(data[start:])
         return lines
 
+    def rest(self) -> str:
+        """Nothing: a message is whole, or no line at all."""
+        return ""
+
     def end(self) -> list[str]:
         """The log lines of what came after the last line break."""
         return self._line()

@@ -60,6 +60,31 @@ def test_a_secret_in_the_work_fails_the_run(own: Rig, commits: bool) -> None:
     assert record["discardedRef"] in own.git("for-each-ref")
 
 
+def test_h1_a_secret_over_two_streams_is_in_no_log(own: Rig) -> None:
+    half, rest = CANARY[:12], CANARY[12:]
+    halves = {"execution": {"env": {"FIRST": half, "REST": rest}}}
+    own.enable(
+        shell_task("job", 'printf "a $FIRST"; printf "$REST b\\n" >&2; echo " c"; exit 3', **halves),
+        shell_task("slow", 'printf "$FIRST" >&2; sleep 0.3; printf "$REST\\n"; sleep 0.3; echo end', **halves),
+    )
+    own.start()
+    records = [own.run_to_end("job"), own.run_to_end("slow")]
+    logs = "".join(path.read_text() for path in Path(own.project, ".omc/scheduler/logs").glob("*.log"))
+    assert half not in logs and rest not in logs, logs
+    assert "a [REDACTED:known] c\n" in logs and "[REDACTED:known] b\n" in logs and "] end\n" in logs
+    assert all(half not in record["output"] and rest not in record["output"] for record in records)
+
+
+def test_h4_a_secret_of_a_command_is_not_on_a_command_line(own: Rig) -> None:
+    look = "for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline; done > seen.txt 2>/dev/null; set -e; env > env.txt"
+    own.enable(shell_task("job", f'T={TOKEN}\n{look}\ntest -z "$hidden$SCHEDULER_COMMAND"; echo $0; exit 7'))
+    own.start()
+    record = own.run_to_end("job")
+    assert record["exitCode"] == 7, record
+    seen = own.git("show", f"{record['discardedRef']}:seen.txt") + own.git("show", f"{record['discardedRef']}:env.txt")
+    assert "SCHEDULER_RUN_ID" in seen and "eval" in seen and TOKEN not in seen
+
+
 def test_h4_names_that_hold_secrets_go_nowhere(own: Rig, tmp_path: Path) -> None:
     task = shell_task("job", "echo more > more.txt; git add -A; git commit -qm 'of the agent'; echo > left.txt")
     other = {**shell_task("other", "touch made; exit 3"), "name": f"Other {CANARY}"}
