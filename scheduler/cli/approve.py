@@ -15,6 +15,7 @@ from scheduler.cli.context import Context, json_option, project_option
 from scheduler.cli.pauses import lift_account
 from scheduler.cli.view import View, look
 from scheduler.core import format as fmt
+from scheduler.core.health import Finding
 from scheduler.core.models import Task, iso
 from scheduler.core.parse import Config
 from scheduler.core.plain import visible
@@ -97,7 +98,7 @@ def _approve(context: Context, shown: Source, parsed: Config, client: str | None
     config.prepare_logs(shown.project)
 
 
-def _show(view: View, parsed: Config, found: list[readiness.Check]) -> None:
+def _show(view: View, parsed: Config, found: list[Finding]) -> None:
     assert view.source is not None
     for task in parsed.tasks:
         output.say(f"{task.id}: {visible(task.name)}")

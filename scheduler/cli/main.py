@@ -65,6 +65,7 @@ SECTIONS: dict[str, dict[str, Verb]] = {
         "restart": Verb("runner:restart", "Stop the runner and start it again.", alters=True),
     },
     "More": {
+        "doctor": Verb("doctor:doctor", "Look whether all is well, and say what mends what is not."),
         "service": Verb("service:service", "Keep the runner alive over reboots, by the operating system."),
         "prune": Verb("prune:prune", "Remove what is past its days; never work that is not saved.", alters=True),
         "import": Verb("takeover:take_over", "Take over another scheduler's tasks and history.", alters=True),

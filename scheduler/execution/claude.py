@@ -95,10 +95,10 @@ def build_prompt(rules: str | None, command: str) -> bytes:
     return "\n\n".join(parts).encode("utf-8", "replace") + b"\n"
 
 
-def auth_status(binary: Path, env: Mapping[str, str]) -> LoginState:
+def auth_status(binary: Path, env: Mapping[str, str], timeout: float = _PROBE_SECONDS) -> LoginState:
     """Whether the client is logged in under `env`, by its own word (`claude auth status`; no network)."""
     try:
-        done = process.run([str(binary), "auth", "status"], env=env, timeout=_PROBE_SECONDS, check=False)
+        done = process.run([str(binary), "auth", "status"], env=env, timeout=timeout, check=False)
     except CommandFailed as error:
         return LoginState(False, "unknown", error.message)
     try:
@@ -113,9 +113,9 @@ def auth_status(binary: Path, env: Mapping[str, str]) -> LoginState:
     return LoginState(False, method, "the client is not logged in")
 
 
-def client_version(binary: Path, env: Mapping[str, str]) -> str:
+def client_version(binary: Path, env: Mapping[str, str], timeout: float = _PROBE_SECONDS) -> str:
     """The client's version, such as `2.1.330`. Raises SchedulerError where the program does not tell it."""
-    done = process.run([str(binary), "--version"], env=env, timeout=_PROBE_SECONDS)
+    done = process.run([str(binary), "--version"], env=env, timeout=timeout)
     words = done.stdout.decode("utf-8", "replace").split()
     if not words or not words[0][0].isdigit():
         raise SchedulerError(f"{binary} does not tell its version", "check the installation: run it with --version")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from scheduler.core.named import names_secret
 from scheduler.core.redact import Redactor
@@ -55,6 +57,16 @@ def build_environment(
     built = {name: value for name, value in source.items() if name in allowed or name.startswith(_PREFIXES)}
     built["PATH"] = path or source.get("PATH") or DEFAULT_PATH
     return {**built, **task_env, **run, **(extra or {})}
+
+
+def of_process(pid: int) -> dict[str, str] | None:
+    """The environment that a process of this user was started with; None where that cannot be seen (macOS)."""
+    try:
+        data = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return None
+    pairs = (os.fsdecode(entry).partition("=") for entry in data.split(b"\0") if b"=" in entry)
+    return {name: value for name, _, value in pairs}
 
 
 def lasting(source: Mapping[str, str], env_pass: Sequence[str]) -> tuple[dict[str, str], list[str]]:

@@ -73,6 +73,13 @@ def check_remote(project: Project, name: str) -> str:
     raise SchedulerError(f"the repository has no remote {ascii(name)[:80]}", hint)
 
 
+def reach(project: Project, remote: str, timeout: float) -> None:
+    """Ask a remote for its HEAD, without a way to ask a person. Raises SchedulerError where it does not answer."""
+    done = git.run(project.checkout, "ls-remote", "--quiet", "--", remote, "HEAD", check=False, timeout=timeout)
+    if done.returncode:
+        raise git.failed(done, f"ls-remote {remote}")
+
+
 def resolve_base(project: Project, base: str, *, remote: str = "origin", lock: Path) -> str:
     """The commit that a new run starts from.
 

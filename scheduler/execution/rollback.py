@@ -104,15 +104,15 @@ def recover(
     own = [tree.project.common_dir / f"{ref}.lock" for ref in (tree.ref, DISCARDED + run_id)]
     locks = [*own, tree.project.common_dir / "packed-refs.lock"]
     end = time.monotonic() + patience
-    while _git_at_work(tree.path) or any(0 <= _age(lock) < lock_age for lock in locks):
+    while git_at_work(tree.path) or any(0 <= _age(lock) < lock_age for lock in locks):
         if time.monotonic() >= end:
             break
         time.sleep(0.1)
-    if _git_at_work(tree.path):
+    if git_at_work(tree.path):
         return Rollback(None, None, ("git is still at work in the worktree",))
     with locked(tree.lock):
         old = all(_age(lock) >= lock_age or _age(lock) < 0 for lock in locks)
-        if old and not _git_at_work(tree.project.root, tree.project.common_dir):
+        if old and not git_at_work(tree.project.root, tree.project.common_dir):
             own[1].unlink(missing_ok=True)
             clear_locks(tree)
         if is_half_made(tree):
@@ -128,7 +128,7 @@ def _age(lock: Path) -> float:
         return -1.0
 
 
-def _git_at_work(*places: Path) -> bool:
+def git_at_work(*places: Path) -> bool:
     """Whether a living git works in one of the folders, or names it (Linux; elsewhere nobody can tell)."""
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):

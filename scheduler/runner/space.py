@@ -29,11 +29,16 @@ class Space:
         return short is None
 
 
-def _free(folder: str) -> int:
+def existing(folder: str) -> str:
+    """The folder, or where it will be made: the nearest one above it that is there."""
     while not os.path.isdir(folder) and os.path.dirname(folder) != folder:
         folder = os.path.dirname(folder)
+    return folder
+
+
+def _free(folder: str) -> int:
     try:
-        found = os.statvfs(folder)
+        found = os.statvfs(existing(folder))
     except OSError:
         return 1 << 62
     return found.f_bavail * found.f_frsize if found.f_blocks else 1 << 62

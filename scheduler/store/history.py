@@ -74,8 +74,16 @@ def append_lines(path: str, lines: bytes, *, durable: bool = False) -> None:
 def complete_global(where: Paths, projects: Iterable[str], now: datetime) -> int:
     """Put into the global history the lines that a crash between the two writes kept from it; how many there were.
 
-    They are later than what the global history ends with, but for what stood still meanwhile. Raises OSError.
+    Raises OSError.
     """
+    missing = missing_in_global(where, projects, now)
+    if missing:
+        append_lines(where.global_history, b"\n".join([*missing, b""]), durable=True)
+    return len(missing)
+
+
+def missing_in_global(where: Paths, projects: Iterable[str], now: datetime) -> list[bytes]:
+    """Those lines. They are later than what the global history ends with, but for what stood still meanwhile."""
     last = list(read_tail(where.global_history, 2 * LINE_LIMIT))[-1:]
     since = min(max(map(_written, last), default=0.0), now.timestamp()) - 86400
     recent = [_recent(paths.history_file(project), since) for project in projects]
@@ -85,10 +93,7 @@ def complete_global(where: Paths, projects: Iterable[str], now: datetime) -> int
         present.update(wanted.intersection(line.rstrip(b"\n") for line in reading.lines(file)))
         if all(present.intersection(lines) for lines in recent if lines):
             break
-    missing = [line for lines in recent for line in _after(lines, present)]
-    if missing:
-        append_lines(where.global_history, b"\n".join([*missing, b""]), durable=True)
-    return len(missing)
+    return [line for lines in recent for line in _after(lines, present)]
 
 
 def _recent(path: str, since: float) -> list[bytes]:

@@ -17,6 +17,7 @@ from typing import Any
 from scheduler.core.limits import Hold, over_budget, quiet_until
 from scheduler.core.models import Budgets, QuietHours, UserSettings
 from scheduler.core.overdue import Absence
+from scheduler.store.claims import Claims
 from scheduler.store.costs import Costs, add_cost, bounds
 from scheduler.store.database import Database, stored
 from scheduler.store.holds import Holds, Tally
@@ -90,6 +91,7 @@ class State:
         self.damage = self._db.damage
         self.holds = Holds(self._db)
         self.costs = Costs(self._db)
+        self.claims = Claims(self._db)
 
     def close(self) -> None:
         self._db.close()
