@@ -156,7 +156,9 @@ def _show_open(projects: list[dict[str, Any]], now: datetime) -> None:
     rows = []
     for entry in projects:
         if entry["enabled"] and entry["suspended"]:
-            rows.append(["", os.path.basename(entry["root"]), entry["suspended"] + ": 'enable' shows it"])
+            gone = not os.path.isdir(entry["root"])
+            what = "'enable' it where it is now" if gone else "'enable' shows it"
+            rows.append(["", os.path.basename(entry["root"]), f"{entry['suspended']}: {what}"])
         rows += [["", os.path.basename(entry["root"]), f"a task is suspended: {text}"] for text in entry["problems"]]
     rows += matters.rows(projects, now)
     if rows:

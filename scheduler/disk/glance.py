@@ -6,14 +6,14 @@
         "tasks": n, "active": n, "running": n, "next": [{"task": id, "at": <epoch s>}],
         "recent": [{"run": id8, "task": id, "status": s, "reason": r | null, "at": <epoch s>, "costUsd": x | null}],
         "open": [{"kind": "failed" | "review" | "kept-worktree" | "usage-limit" | "config" | "paused"
-                           | "budget" | "auth" | "credit",
+                           | "budget" | "auth" | "credit" | "waiting",
                   "run": id8 | null, "task": id | null, "at": <epoch s>}],
         "due": [<epoch s>], "overdue": null | {"due": n, "ran": n, "since": <epoch s>, "cause": text}}}}
 
 What keeps tasks from running (`paused`, `budget`, `usage-limit`, `auth`, `credit`) says its "scope": "task", "project",
 "all" or "run" (that run waits for a usage limit to end), "until": <epoch s> | null, "by": text (who, how much, or what
 the client said), "skipped": how many occurrences were passed over. A `kept-worktree` says its "path", a `failed` one by
-"work": bool whether work of it was saved.
+"work": bool whether work of it was saved, a `waiting` one (which met a usage limit and goes on later) "by" for what.
 
 The dead-man's switch: `overdue` is what came due until the entry was written and did not run, and how many runs began
 meanwhile; `cause` is the main reason ("no-runner", "asleep", "untrusted", "settings", or the kind of what keeps tasks

@@ -139,7 +139,7 @@ def entry(
         "next": [{"task": task, "at": at} for at, task in standing.coming[:COMING]],
         "running": running,
         "recent": [_recent(r) for r in recent if r["status"] not in ("running", "skipped")][-50:],
-        "open": [*_held(root, known, standing.holds), *open_matters(root, recent)][:20],
+        "open": [*_held(root, known, standing, enabled), *open_matters(root, recent)][:20],
         "due": [at for at in standing.due if not _is_quiet(known, at)] if enabled else [],
         "overdue": overdue
         and {"due": overdue.due, "ran": overdue.ran, "since": overdue.since.timestamp(), "cause": overdue.cause},
@@ -180,10 +180,11 @@ def _began(run: dict[str, Any]) -> datetime:
     return datetime.fromtimestamp(history.started(run), timezone.utc)
 
 
-def _held(root: str, known: Known, holds: Sequence[Hold]) -> list[dict[str, Any]]:
-    """What keeps tasks of the project from running now, and the runs that wait for it to end."""
+def _held(root: str, known: Known, standing: Standing, enabled: bool) -> list[dict[str, Any]]:
+    """What keeps tasks of the project from running now, and the runs that met a usage limit and wait to go on."""
     found = []
-    for hold in holds:
+    waits = enabled and standing.suspended is None
+    for hold in standing.holds:
         matter = {
             "kind": hold.reason.value,
             "run": None if hold.run is None else hold.run[:8],
@@ -194,9 +195,21 @@ def _held(root: str, known: Known, holds: Sequence[Hold]) -> list[dict[str, Any]
             "scope": "task" if hold.task else "project" if hold.project else "all",
             "skipped": sum(t.count for t in known.tallies if hold.names(root, t.task) and t.reason == hold.reason),
         }
-        waiting = known.waiting if hold.cause is Cause.USAGE_LIMIT else ()
+        waiting = known.waiting if waits and hold.cause is Cause.USAGE_LIMIT else ()
         named = [{**matter, "run": row.run_id[:8], "task": row.task, "scope": "run"} for row in waiting]
         found += named or [matter]
+    told = {matter["run"] for matter in found if matter["scope"] == "run"}
+    for row in known.waiting:
+        if row.run_id[:8] not in told:
+            why = (
+                "its turn"
+                if waits
+                else "its project to be enabled"
+                if not enabled
+                else "its project, which is suspended,"
+            )
+            at = history.started(row.record)
+            found.append({"kind": "waiting", "run": row.run_id[:8], "task": row.task, "at": at, "by": why})
     return found
 
 

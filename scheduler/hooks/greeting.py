@@ -150,6 +150,8 @@ def _rest(entry: Mapping[str, Any], by_kind: Mapping[str, Items]) -> list[str]:
     rest = []
     if any(item.get("kind") == "budget" for item in _items(entry, "open")):
         rest.append("a budget of the day is used up")
+    if "waiting" in by_kind:
+        rest.append(f"waiting to go on: {_names(by_kind['waiting'])}")
     if "usage-limit" in by_kind:
         rest.append(f"waiting for the usage limit: {_names(by_kind['usage-limit'])}")
     if "kept-worktree" in by_kind:

@@ -66,6 +66,8 @@ def read_source(project: str) -> Source:
     """The config and rules of a project (a real path). ConfigAbsent where there is no config; ConfigUnreadable where
     a file is too large, of the wrong kind, or could have been written by somebody else."""
     config = _read(paths.config_file(project), CONFIG_LIMIT)
+    if config is None and not os.path.isdir(project):
+        raise ConfigAbsent("its folder is not there any more", "if it was moved, 'enable' it where it is now")
     if config is None:
         raise ConfigAbsent(f"no tasks in {project}", "make one with 'add'")
     return Source(project, config, _read(paths.rules_file(project), RULES_LIMIT))

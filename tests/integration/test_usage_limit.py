@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from scheduler.disk import glance
+from scheduler.disk import paths as places
 from tests import repos
 from tests.command import Command
 from tests.puppet import Puppet, act, limited, refused
@@ -237,6 +238,44 @@ def test_a_run_whose_task_is_removed_while_it_waits_is_given_up(own: Rig, cli: C
     final = own.record(run)
     assert (final["status"], final["reason"]) == ("failure", "cancelled")
     assert "its task was removed" in final["error"] and "one.txt" in discarded_tree(own.project, final)
+
+
+def test_a_run_that_waits_is_told_also_when_its_project_is_not_served(own: Rig, cli: Command, puppet: Puppet) -> None:
+    puppet.plays(limited(LONG, files={"one.txt": "1\n"}), act(files={"two.txt": "2\n"}))
+    own.enable(claude_task("job"), client=str(puppet.path))
+    own.start()
+    run = own.run("job")
+    waiting(own, run)
+    file = Path(places.config_file(str(own.project)))
+    approved = file.read_bytes()
+    file.write_bytes(approved + b"\n")
+    cli("resume")  # the limit is over, its config is not the approved one
+    told = "met a usage limit, and waits for its project"
+    assert f"{told}, which is suspended, before it goes on: 'cancel {run[:8]}'" in cli("status").out
+    wait_until(lambda: [matter["run"] for matter in matters(own, "waiting")] == [run[:8]])
+    cli("disable")
+    assert f"{told} to be enabled before it goes on" in cli("status").out
+    away = own.project.with_name("away")
+    own.project.rename(away)
+    elsewhere = Command(own.home, own.env)
+    assert "not enabled (0 tasks)" in elsewhere("status").out
+    away.rename(own.project)
+    file.write_bytes(approved)
+    puppet.logged_in(True)
+    cli("enable", "--yes", PATH=f"{puppet.path.parent}:{own.env['PATH']}")
+    final = own.record(run)
+    assert final["status"] == "success" and {"one.txt", "two.txt"} <= branch_tree(own.project, final).keys()
+    wait_until(lambda: not matters(own, "waiting"))
+
+
+def test_a_project_whose_folder_is_gone_is_said_to_be(own: Rig, cli: Command) -> None:
+    own.enable(shell_task("job", "true"))
+    away = own.project.with_name("away")
+    own.project.rename(away)
+    elsewhere = Command(own.home, own.env)
+    assert "its folder is not there any more: 'enable' it where it is now" in elsewhere("status").out
+    away.rename(own.project)
+    assert "not there" not in cli("status").out
 
 
 def test_a_run_that_changed_the_main_checkout_before_its_limit_does_not_wait(own: Rig, puppet: Puppet) -> None:

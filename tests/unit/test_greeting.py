@@ -95,6 +95,7 @@ def test_what_came_due_and_did_not_run(fields: dict[str, Any], runner: str, line
             "/scheduler:resume"),
         ({"kind": "paused", "run": None, "task": None, "by": EVIL}, "Paused: this project. /scheduler:resume"),
         ({"kind": "paused", "run": None, "task": "nightly"}, "Paused: nightly. /scheduler:resume nightly"),
+        ({"kind": "waiting", "run": "0" * 8, "task": "job"}, "Also: waiting to go on: job. /scheduler:status"),
         ({"kind": "budget", "run": None, "task": None}, "Also: a budget of the day is used up. /scheduler:status"),
     ],
 )  # fmt: skip
