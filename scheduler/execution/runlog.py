@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 
 from scheduler.core.joint import Joint, Reader, Released
 from scheduler.core.record import Record
 from scheduler.core.redact import Redactor
+from scheduler.execution.flood import Flood
 from scheduler.store.tasklog import TaskLog
 
 OUTPUT_KEPT = 2048  # characters of the output's end in the record
@@ -29,7 +30,9 @@ class RunLog:
         }
         output = redactor.stream()
         self._streams = {"stdout": output, "stderr": redactor.stream(beside=output)}
+        self._readers: dict[str, Reader] = {}
         self._joint = Joint(redactor, {})
+        self._flood: Flood | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._tail: deque[str] = deque(maxlen=64)
         self._refused: str | None = None
@@ -40,20 +43,51 @@ class RunLog:
         self._flush()
         self._write("stdout", self._streams["stdout"].lines([text]))
 
-    def open(self, stdout: Reader, stderr: Reader) -> None:
-        """A process begins; how its two streams are read."""
-        self._joint = Joint(self._redactor, {"stdout": stdout, "stderr": stderr})
+    def open(self, stdout: Reader, stderr: Reader, *, flood: bool) -> None:
+        """A process begins; how its two streams are read. `flood`: of more than a log keeps, the end can wait until the
+        process has ended."""
+        self._readers = {"stdout": stdout, "stderr": stderr}
+        self._joint = Joint(self._redactor, self._readers)
+        self._flood = Flood() if flood else None
 
     def feed(self, name: str, data: bytes) -> None:
         """A piece of its output."""
+        if self._flood is not None and not self._flood.passes(name, data):
+            return
         self._take(self._joint.feed(name, data))
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(HELD, self._flush)
 
+    async def settle(self) -> None:
+        """It has ended: take what was held, while others get their turn."""
+        for _ in self._held():
+            await asyncio.sleep(0)
+
     def end(self) -> None:
-        """It has ended."""
+        """It has ended, and there is nothing more of it."""
+        for _ in self._held():
+            pass
         self._flush()
         self._take(self._joint.end())
+
+    def _held(self) -> Iterator[None]:
+        if self._flood is None:
+            return
+        for gap in self._flood.gaps():
+            self._skip(*gap)
+        for name, piece in self._flood.pieces():
+            self._take(self._joint.feed(name, piece))
+            yield
+
+    def _skip(self, name: str, count: int, before: bytes) -> None:
+        """So many bytes of a stream are left out; `before` are the last lines of them, in which a secret may begin that
+        goes on."""
+        if self._readers[name].rest():
+            self._take(self._joint.feed(name, b"\n"))
+        self._flush()
+        for stream, lines in self._joint.feed(name, before) + self._joint.flush():
+            self._streams[stream].lines(lines)
+        self._logs[name].drop(count)
 
     def _flush(self) -> None:
         if self._timer is not None:

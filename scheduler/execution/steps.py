@@ -85,9 +85,11 @@ class Steps:
     async def shell(self, label: str, command: str) -> agent.Outcome:
         """One of the task's own commands, in the run's folder; what it says goes to the logs, under `label`."""
         self.log.say(f"{label}: {command.splitlines()[0]}")
-        self.log.open(Lines(), Lines())
+        self.log.open(Lines(), Lines(), flood=True)
         try:
-            return await self._process(*self._shell(command), b"", self.log.feed)
+            outcome = await self._process(*self._shell(command), b"", self.log.feed)
+            await self.log.settle()
+            return outcome
         finally:
             self.log.end()
 
@@ -129,7 +131,7 @@ class Steps:
             prompt = claude.GO_ON
         self.log.say(f"run: {os.path.basename(argv[0])} {' '.join(argv[1:6])}")
         reader = ResultReader(self.redactor.text)
-        self.log.open(reader, Lines())
+        self.log.open(reader, Lines(), flood=False)
 
         def sink(name: str, data: bytes) -> bool:
             self.log.feed(name, data)

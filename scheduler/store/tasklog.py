@@ -51,6 +51,13 @@ class TaskLog:
             self._tail_size -= gone
             self._dropped += gone
 
+    def drop(self, count: int) -> None:
+        """So many bytes of output are left out here: what follows is the end, what was dropped is said before it."""
+        self._head = 0
+        self._dropped += count + self._tail_size
+        self._tail.clear()
+        self._tail_size = 0
+
     def close(self, now: datetime) -> None:
         """Write what waits, and what was dropped."""
         said = [f"[{iso(now)}] [{self._run}] … {self._dropped} bytes dropped …\n".encode()] if self._dropped else []
@@ -61,11 +68,11 @@ class TaskLog:
     def _append(self, lines: list[bytes]) -> None:
         if lines and not os.path.isdir(self._project):  # moved away: a folder of its name must not come back
             raise OSError(errno.ENOENT, "the project is not there any more", self._project)
-        block = b""
+        block = bytearray()
         for line in lines:
             block += line
             if len(block) > 1 << 20:
-                files.append(self._path, block, limit=ROTATE)
-                block = b""
+                files.append(self._path, bytes(block), limit=ROTATE)
+                block.clear()
         if block:
-            files.append(self._path, block, limit=ROTATE)
+            files.append(self._path, bytes(block), limit=ROTATE)
