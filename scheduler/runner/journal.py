@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Mapping
 from types import TracebackType
 
 from scheduler.core.plain import plain
 from scheduler.core.redact import Redactor, known_values
+from scheduler.disk import files
 
 log = logging.getLogger("scheduler")
+LIMIT = 10 << 20  # bytes
 
 
 class Words(logging.Formatter):
@@ -41,3 +44,15 @@ def set_up(env: Mapping[str, str]) -> Words:
 
 def _last_words(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     log.critical("the runner ends by a bug", exc_info=(kind, error, trace))
+
+
+def renew(path: str) -> None:
+    """Where `path` is full, and our standard error goes there, rename it and go on in a new file. Raises OSError."""
+    mine = os.fstat(2)
+    if mine.st_size <= LIMIT or not (os.path.exists(path) and os.path.samestat(mine, os.stat(path))):
+        return  # not full, or somebody else's: of a service of the system, a terminal
+    files.rotate(path)
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    for stream in (1, 2):
+        os.dup2(fd, stream)
+    os.close(fd)

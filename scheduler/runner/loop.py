@@ -105,6 +105,13 @@ class Runner:
             if was_uninstalled(self.env):
                 log.info("the plugin was uninstalled")
                 self.stop()
+            self._renew_log()
+
+    def _renew_log(self) -> None:
+        try:
+            journal.renew(self.paths.runner_log)
+        except OSError as error:
+            log.warning("the runner's log stays as large as it is: %s", error.strerror)
 
     async def _sleep(self) -> None:
         nearest = self.desk.nearest()

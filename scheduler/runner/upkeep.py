@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 
 from scheduler.core.models import ProjectSettings, UserSettings
 from scheduler.disk import files, paths
@@ -15,6 +15,7 @@ from scheduler.store import retention, search, segments
 
 log = logging.getLogger("scheduler")
 EVERY = timedelta(days=1)
+STEP = timedelta(days=7)  # as far as the clock is believed to have gone since the last time
 
 #: (root of a project, id of a task)
 Running = Collection[tuple[str, str]]
@@ -60,12 +61,13 @@ def tidy(
     """Rename full histories aside, compress old parts, remove what is past its days; a line for what cannot be done."""
     try:
         with files.locked(lock(where), timeout=0):
+            believed = _believed(where, now)
             yield from _tidy_history(where.global_history, now)
-            yield from _remove(retention.of_user(where, user.history_days, now))
+            yield from _remove(retention.of_user(where, user.history_days, believed))
             for root, settings in projects.items():
                 tasks = {task for project, task in running if project == root}
                 yield from _tidy_history(paths.history_file(root), now)
-                yield from _remove(retention.of_project(root, settings, tasks, now))
+                yield from _remove(retention.of_project(root, settings, tasks, believed))
             search.forget_gone(where)
     except files.LockTaken:
         return
@@ -76,6 +78,19 @@ def tidy(
 def lock(where: Paths) -> str:
     """The lock that is held while parts are compressed and files removed."""
     return where.in_state("upkeep.lock")
+
+
+def _believed(where: Paths, now: datetime) -> datetime:
+    """The time by which things are old: it follows a clock that jumps ahead in steps, so that a wrong one, or a machine
+    that was off for a year, does not take away at once what nobody has seen."""
+    mark = where.in_state("upkeep.time")
+    try:
+        last = datetime.fromtimestamp(float(files.read_bounded(mark, 100)), timezone.utc)
+    except (OSError, ValueError, OverflowError):
+        last = now
+    believed = min(now, last + STEP)
+    files.write_atomic(mark, f"{max(believed, last).timestamp():.0f}\n".encode(), durable=False)
+    return believed
 
 
 def _tidy_history(path: str, now: datetime) -> Iterator[str]:

@@ -19,6 +19,7 @@ from scheduler.store import segments
 
 LOGS_LIMIT = 256 << 20  # bytes of task logs that are kept of one project
 OWN_LOG_DAYS = 30  # for the logs of runner and hooks
+OWN_LOG_PARTS = 5  # as many of each are kept at most, beside the one that is written to
 _LOG_ENDS = (".error.log", ".log")
 
 
@@ -47,15 +48,18 @@ def of_project(project: str, settings: ProjectSettings, running: Collection[str]
     old = [log.old for log in logs if _days(log.old, now) >= days]
     answers = [file for file in _answers(folder) if _days(file, now) >= days]
     changes = [file for file in _rotated(paths.file_changes(project), "changes") if _days(file, now) >= days]
-    told = [_because(file, f"not written for {_days(file, now)} days") for file in (*old, *answers, *changes)]
+    told = [_because(file, _unwritten(file, now)) for file in (*old, *answers, *changes)]
     return [*_histories(paths.history_file(project), settings.history_days, now), *told, *_too_many(logs, told)]
 
 
 def of_user(where: Paths, days: int, now: datetime) -> list[Old]:
     """What may go of the global history, and of the logs of runner and hooks. Raises OSError."""
-    logs = [file for path in (where.runner_log, where.hooks_log) for file in _rotated(path, "log")]
-    told = [_because(file, f"not written for {_days(file, now)} days") for file in logs]
-    old = [file for file in told if _days(file, now) >= OWN_LOG_DAYS]
+    old: list[Old] = []
+    for path in (where.runner_log, where.hooks_log):
+        logs = _rotated(path, "log")
+        more = logs[:-OWN_LOG_PARTS]
+        old += [_because(file, f"more than {OWN_LOG_PARTS} parts") for file in more]
+        old += [_because(f, _unwritten(f, now)) for f in logs[len(more) :] if _days(f, now) >= OWN_LOG_DAYS]
     return [*_histories(where.global_history, days, now), *old]
 
 
@@ -142,6 +146,10 @@ def _look(kind: str, path: str) -> Old | None:
 
 def _because(old: Old, why: str) -> Old:
     return Old(old.kind, old.path, old.size, old.written, why)
+
+
+def _unwritten(old: Old, now: datetime) -> str:
+    return f"not written for {_days(old, now)} days"
 
 
 def _days(old: Old, now: datetime) -> int:

@@ -11,7 +11,7 @@ import pytest
 from scheduler.core.models import ProjectSettings, UserSettings
 from scheduler.disk import files, paths
 from scheduler.disk.paths import Paths
-from scheduler.runner import upkeep
+from scheduler.runner import journal, upkeep
 from scheduler.runner.upkeep import Upkeep
 from scheduler.store import history, retention, segments
 from tests import child
@@ -61,6 +61,7 @@ def test_only_what_is_ours_by_its_name_is_told(tmp_path: Path, logs: Path) -> No
 
 
 def test_links_folders_and_strangers_files_are_left(tmp_path: Path, logs: Path) -> None:
+    """J5: only a regular file of this user."""
     victim = touch(tmp_path / "victim")
     (logs / "link.log").symlink_to(victim)
     (logs / "folder.log").mkdir()
@@ -71,6 +72,7 @@ def test_links_folders_and_strangers_files_are_left(tmp_path: Path, logs: Path) 
 
 
 def test_a_log_of_a_running_task_is_left(tmp_path: Path, logs: Path) -> None:
+    """J8."""
     for name in ("a.log", "a.error.log", "a.log.1.2", "ab.log"):
         touch(logs / name)
     assert sorted(told(tmp_path, running=("a",))) == ["ab.log"]
@@ -89,6 +91,7 @@ def test_a_log_that_is_written_meanwhile_is_left(tmp_path: Path, logs: Path) -> 
 
 
 def test_of_too_many_logs_the_oldest_go(tmp_path: Path, logs: Path) -> None:
+    """J8: never that of a running task."""
     size = retention.LOGS_LIMIT // 4
     for number in range(6):
         touch(logs / f"task-{number}.log", size=size, at=LATE + timedelta(hours=number))
@@ -105,6 +108,15 @@ def test_the_logs_of_runner_and_hooks_have_their_days_too(where: Paths) -> None:
     assert [os.path.basename(old.path) for old in retention.of_user(where, 365, LATE)] == [
         "runner.log.1.2",
         "hooks.log.1.2",
+    ]
+
+
+def test_of_many_parts_of_our_own_logs_the_newest_stay(where: Paths) -> None:
+    files.make_folder(where.state)
+    for number in range(10, 19):
+        touch(Path(where.state, f"hooks.log.{number}.1"), at=LATE)
+    assert [os.path.basename(old.path) for old in retention.of_user(where, 365, LATE)] == [
+        f"hooks.log.{number}.1" for number in range(10, 14)
     ]
 
 
@@ -136,7 +148,23 @@ def test_upkeep_renames_compresses_and_removes(tmp_path: Path, where: Paths, log
     assert [s.path.endswith(".gz") for s in segments.listed(own)] == [False] * 3
 
 
+def test_a_clock_that_jumps_ahead_is_followed_in_steps(tmp_path: Path, where: Paths, logs: Path) -> None:
+    """J4: while it is wrong for less than a few weeks, nothing goes."""
+    assert tidy(where, tmp_path, NOW) == []
+    kept = [touch(logs / "a.log"), touch(logs / "results" / f"{RUN}.md"), touch(logs / "a.log.1.2")]
+    for _ in range(3):
+        assert tidy(where, tmp_path, NOW + timedelta(days=3660)) == []
+        assert all(path.exists() for path in kept)
+    assert tidy(where, tmp_path, NOW - timedelta(days=3660)) == []
+    assert tidy(where, tmp_path, NOW) == []
+    assert all(path.exists() for path in kept)
+    for _ in range(5):
+        assert tidy(where, tmp_path, NOW + timedelta(days=3660)) == []
+    assert not any(path.exists() for path in kept)
+
+
 def test_a_clock_that_jumps_leaves_the_newest_parts(tmp_path: Path, where: Paths) -> None:
+    """J4."""
     own = paths.history_file(str(tmp_path))
     old_history(own)
     for years in (1, 20, 70):
@@ -163,6 +191,7 @@ for line in upkeep.tidy(where, {args[1]: ProjectSettings()}, UserSettings(), (),
 def test_what_cannot_be_removed_is_told_and_the_rest_goes(
     tmp_path: Path, logs: Path, where: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """J7: told once, the others go."""
     for name in [name for name in os.environ if name.startswith("COVERAGE_")]:
         monkeypatch.delenv(name)  # nobody may write coverage's data
     os.makedirs(where.state)
@@ -202,6 +231,20 @@ def test_upkeep_is_done_at_once_and_then_once_a_day(where: Paths, caplog: pytest
 
     assert asyncio.run(days()) == [0, 24, 48, 20]
     assert len(caplog.messages) <= 1
+
+
+def test_the_runners_log_is_renamed_when_it_is_full(tmp_path: Path) -> None:
+    """Its standard error goes on in a new one."""
+    with rig(tmp_path) as own:
+        own.enable()
+        full = touch(Path(own.paths.runner_log), size=journal.LIMIT + 1)
+        own.start()
+        (part,) = wait_until(lambda: files.rotated(full))
+        assert os.path.getsize(part) > journal.LIMIT
+        Path(own.paths.settings).write_text("{")
+        os.chmod(own.paths.settings, 0o600)
+        wait_until(lambda: "the settings stay as they were" in own.log())
+        assert full.stat().st_size < 10_000
 
 
 def test_the_runner_does_the_upkeep(tmp_path: Path) -> None:
