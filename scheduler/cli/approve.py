@@ -22,7 +22,7 @@ from scheduler.core.plain import visible
 from scheduler.disk import paths
 from scheduler.errors import SchedulerError
 from scheduler.execution import claude
-from scheduler.runner import control
+from scheduler.runner import control, service
 from scheduler.store import config, trust
 from scheduler.store.config import Source
 from scheduler.store.state import State
@@ -71,6 +71,8 @@ def enable(context: Context, /, yes: bool, no_start: bool, folder: str | None, a
     output.say(f"enabled: {fmt.count(len(parsed.tasks), 'task')} in {root}")
     if runner is not None:
         output.say(f"the runner is at work (pid {runner['pid']})")
+    if not service.of(context.paths, context.env).installed:
+        output.say("after a reboot a session here starts it again; 'service install' has the operating system do that")
 
 
 def _ask(count: int, *, shown: bool) -> None:

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from scheduler import __version__
-from scheduler.cli.patient import Check, Found, Patient
+from scheduler.cli.patient import Check, Found, Patient, holders
 from scheduler.cli.triggers import local_zone
 from scheduler.core import health
 from scheduler.core.health import Finding
@@ -67,7 +67,7 @@ def runner(patient: Patient) -> Iterator[Found]:
     where, found = patient.context.paths, patient.runner
     served = sum(project.enabled for project in patient.known.values())
     if patient.problem is not None:
-        pids = _holders(where.runner_lock)
+        pids = holders(where.runner_lock)
         mend = f"look at {where.runner_log}, then: kill {pids[0]}" if pids else f"see {where.runner_log}"
         yield Found(Finding("fail", "runner", patient.problem.message, mend))
     elif found is None:
@@ -212,7 +212,7 @@ def locks(patient: Patient) -> Iterator[Found]:
             problem = f"locks do not work there: {error.strerror}"
     if problem:
         yield Found(Finding("fail", "locks", f"{folder}: {problem}", "keep the state on a local disk (SCHEDULER_HOME)"))
-    pids = _holders(where.runner_lock)
+    pids = holders(where.runner_lock)
     living = patient.runner["pid"] if patient.runner else None
     strangers = [pid for pid in pids if pid != living]
     if strangers and living is None and patient.problem is None:
@@ -223,13 +223,6 @@ def locks(patient: Patient) -> Iterator[Found]:
         yield Found(_ok("locks", f"keep a second one out{held}"))
     for root in patient.roots:
         yield from map(Found, _index_lock(patient, root))
-
-
-def _holders(path: str) -> list[int]:
-    try:
-        return health.lock_holders(Path("/proc/locks").read_text(), os.stat(path).st_ino)
-    except OSError:
-        return []
 
 
 def _index_lock(patient: Patient, root: str) -> Iterator[Finding]:

@@ -124,7 +124,7 @@ def _remote(patient: Patient, root: str, remote: str) -> Iterator[Found]:
     try:
         refs.reach(project, refs.check_remote(project, remote), REMOTE)
     except SchedulerError as error:
-        mend = f"in {root}: git ls-remote {remote}"
+        mend = error.hint or f"see what is wrong: git -C '{root}' ls-remote {remote}"
         yield Found(Finding("fail", "push", f"{remote} of {root}: {error.message}", mend))
     else:
         yield Found(Finding("ok", "push", f"{remote} of {root} answers, unasked"))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from scheduler.cli.context import Context
+from scheduler.core import health
 from scheduler.core.health import Finding
 from scheduler.core.parse import Config
 from scheduler.disk import paths
@@ -17,6 +20,8 @@ from scheduler.execution.environment import of_process
 from scheduler.execution.git import Project
 from scheduler.runner import control
 from scheduler.store import config, ownenv, trust
+
+STARTING = 2.0  # seconds that a runner which holds the lock already gets to answer
 
 
 @dataclass(frozen=True)
@@ -62,11 +67,11 @@ class Patient:
 
 def examine(context: Context) -> Patient:
     """The patient as it is now."""
-    runner, problem = None, None
-    try:
-        runner = control.request(context.paths, {"verb": "status"}, timeout=3)
-    except (SchedulerError, OSError, ValueError) as error:
-        problem = error if isinstance(error, SchedulerError) else SchedulerError(f"the runner cannot be asked: {error}")
+    runner, problem = _ask(context)
+    end = time.monotonic() + STARTING
+    while runner is None and problem is None and holders(context.paths.runner_lock) and time.monotonic() < end:
+        time.sleep(0.1)  # one that is just starting
+        runner, problem = _ask(context)
     seen = None if runner is None else of_process(runner["pid"])
     env = dict(context.env) if seen is None else seen
     try:
@@ -79,6 +84,24 @@ def examine(context: Context) -> Patient:
         known = {}
     whose = "of the runner at work" if seen is not None else "that 'start' gives it from here"
     return Patient(context, runner, problem, env, whose, known, _roots(context, known))
+
+
+def _ask(context: Context) -> tuple[dict[str, Any] | None, SchedulerError | None]:
+    """The runner's status, or why it could not be asked."""
+    try:
+        return control.request(context.paths, {"verb": "status"}, timeout=3), None
+    except SchedulerError as error:
+        return None, error
+    except (OSError, ValueError) as error:
+        return None, SchedulerError(f"the runner cannot be asked: {error}")
+
+
+def holders(lock: str) -> list[int]:
+    """The processes that hold a lock, where the system tells."""
+    try:
+        return health.lock_holders(Path("/proc/locks").read_text(), os.stat(lock).st_ino)
+    except OSError:
+        return []
 
 
 def _roots(context: Context, known: Mapping[str, trust.Project]) -> tuple[str, ...]:

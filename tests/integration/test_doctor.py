@@ -131,6 +131,17 @@ def test_a_process_that_holds_the_lock_and_answers_nobody(cli: Command, living: 
     assert f"process {os.getpid()} holds" in found["text"] and f"kill {os.getpid()}" in found["mend"]
 
 
+def test_a_runner_that_does_not_answer(cli: Command, living: Rig) -> None:
+    living.enable(shell_task("work", "true"))
+    pid = living.start()
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        found = complaint(look(cli, code=1), "runner")
+        assert found["text"] == "the runner does not answer" and f"kill {pid}" in found["mend"]
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
 def test_the_login_is_looked_at_in_the_environment_of_the_runner_at_work(cli: Command, living: Rig) -> None:
     client = living.home / "claude"
     client.write_text(CLIENT)
@@ -176,7 +187,7 @@ def test_a_remote_that_does_not_answer(cli: Command, living: Rig, tmp_path: Path
     living.enable(shell_task("push", "true", worktree={"push": True}))
     assert [one["level"] for one in look(cli) if one["name"] == "push"] == ["ok"]
     there.rename(tmp_path / "elsewhere.git")
-    assert "git ls-remote origin" in complaint(look(cli, code=1), "push")["mend"]
+    assert "ls-remote origin" in complaint(look(cli, code=1), "push")["mend"]
 
 
 @pytest.mark.full

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,11 +13,15 @@ from typing import Any
 
 import pytest
 
+from scheduler import __version__
 from scheduler.core.units import Installed, launcher
 from scheduler.runner import control, service
 from tests import manager as managers
 from tests.command import PACKAGE, Command
+from tests.plugin import copy_plugin
 from tests.rig import Rig, rig, shell_task, wait_until
+
+NEWER = "0.1.1"
 
 
 @pytest.fixture
@@ -126,6 +131,39 @@ def test_a_stop_by_the_system_cancels_what_runs_too_long_and_keeps_its_work(
     record = living.record(run)
     assert (record["status"], record["reason"]) == ("failure", "cancelled")
     assert living.git("show", f"{record['discardedRef']}:new", cwd=living.project) == "work\n"
+
+
+@pytest.mark.full
+def test_an_update_and_the_removal_of_the_plugins_folder(tmp_path: Path) -> None:
+    """The service goes on when the folder it was installed from is gone, and starts the new version after an update."""
+    why = managers.why_not()
+    if why:
+        pytest.skip(f"no systemd of the test's own: {why}")
+    with (
+        rig(tmp_path, {"XDG_CACHE_HOME": str(tmp_path / "cache")}) as living,
+        managers.manager(tmp_path, living.env) as systemd,
+    ):
+        living.enable(shell_task("work", "echo x >new"))
+        old, new = copy_plugin(tmp_path / "old version"), copy_plugin(tmp_path / "new version")
+        init = new / "scheduler" / "__init__.py"
+        init.write_text(init.read_text().replace(__version__, NEWER))
+        cli = Inside(living.project, systemd)
+        cli.program = [*systemd.prefix, str(old / "scripts" / "scheduler")]
+        first = cli("service", "install", "--json").json["runner"]
+        assert (first["version"], first["byService"]) == (__version__, True)
+        launcher_before = Path(living.paths.service_launcher).read_bytes()
+        shutil.rmtree(old)
+        os.kill(first["pid"], signal.SIGKILL)
+        again = wait_until(lambda: by_service(living), what="for the service without the plugin's folder")
+        assert (again["version"], again["pid"] == first["pid"]) == (__version__, False)
+        cli.program[-1] = str(new / "scripts" / "scheduler")
+        cli("restart")  # what the hook of SessionStart calls when the plugin is newer
+        updated = by_service(living)
+        assert updated is not None and updated["version"] == NEWER
+        assert living.run_to_end("work")["runner"]["version"] == NEWER
+        assert Path(living.paths.service_launcher).read_bytes() == launcher_before
+        assert cli("service", "status", "--json").json["current"] is True
+        cli("service", "uninstall")
 
 
 def test_without_a_manager_it_says_what_to_do_and_leaves_nothing(living: Rig) -> None:
