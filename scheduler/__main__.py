@@ -6,6 +6,7 @@ Runs as `python -I …/scheduler WORD…` (a folder), as `python -I …/schedule
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -41,6 +42,7 @@ def main() -> int:
             from scheduler.runner.loop import main as runner
 
             return runner(os.environ)
+        gc.disable()  # imports make no garbage, and to look for it costs a tenth of a short command's time
         from scheduler.cli.main import main as command_line
 
         return command_line()

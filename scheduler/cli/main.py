@@ -6,6 +6,7 @@ interrupted.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
@@ -92,6 +93,7 @@ class Verbs(click.Group):
             return None
         module, name = verb.target.split(":")
         command: click.Command = getattr(importlib.import_module(f"scheduler.cli.{module}"), name)
+        gc.enable()  # the start has switched it off
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:

@@ -57,6 +57,8 @@ def rows(projects: list[dict[str, Any]], now: datetime) -> list[list[str]]:
     found = []
     for entry in projects:
         for matter in entry["open"]:
+            if matter["kind"] == "config":  # `status` tells what is wrong, and where
+                continue
             name = matter["task"] or os.path.basename(entry["root"])
             everywhere = matter.get("scope") == "all"
             text = _TEXTS.get(_kind(matter), matter["kind"]).format(**_words(matter, now))

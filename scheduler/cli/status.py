@@ -32,7 +32,8 @@ def status(context: Context, /, folder: str | None, as_json: bool) -> None:
     runner = _runner(context)
     known = trust.read(context.paths)
     roots = [context.root(folder)] if folder is not None else _roots(context, known)
-    projects = {root: _project(context, root, known.get(root), runner) for root in roots}
+    runs = {root: overview.recent_runs(root) for root in roots}
+    projects = {root: _project(context, root, known.get(root), runner, runs[root]) for root in roots}
     answer = {
         "runner": runner and {name: runner[name] for name in ("pid", "version", "host", "startedAt", "stopping")},
         "running": _among(roots, runner, "running"),
@@ -40,7 +41,7 @@ def status(context: Context, /, folder: str | None, as_json: bool) -> None:
         "waiting": _among(roots, runner, "waiting"),
         "projects": [{"root": root, **entry} for root, entry in projects.items()],
         "coming": _coming(projects),
-        "recent": _recent(roots)[:RECENT],
+        "recent": _recent(runs)[:RECENT],
         **matters.of_the_user(context),
     }
     if as_json:
@@ -67,13 +68,18 @@ def _roots(context: Context, known: dict[str, trust.Project]) -> list[str]:
 
 
 def _project(
-    context: Context, root: str, trusted: trust.Project | None, runner: dict[str, Any] | None
+    context: Context,
+    root: str,
+    trusted: trust.Project | None,
+    runner: dict[str, Any] | None,
+    runs: list[dict[str, Any]],
 ) -> dict[str, Any]:
     view = look(context, root)
     running = len(_among([root], runner, "running"))
     problems = [problem for problem in view.config.problems if not problem.warning] if view.config else []
+    alive = runner is not None
     return {
-        **overview.entry(root, trusted, view.known, running, context.now, alive=runner is not None),
+        **overview.entry(root, trusted, view.known, running, context.now, view.stand(), runs, alive=alive),
         "problems": [problem.text(paths.config_file(root)) for problem in problems],
     }
 
@@ -89,9 +95,9 @@ def _coming(projects: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"project": root, "task": task, "at": iso(_local(at))} for at, root, task in moments[:COMING]]
 
 
-def _recent(roots: list[str]) -> list[dict[str, Any]]:
-    runs = [run for root in roots for run in overview.recent_runs(root) if run["status"] != "running"]
-    return sorted(runs, key=history.started, reverse=True)
+def _recent(runs: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    ended = [run for found in runs.values() for run in found if run["status"] != "running"]
+    return sorted(ended, key=history.started, reverse=True)
 
 
 def _show(context: Context, answer: dict[str, Any]) -> None:

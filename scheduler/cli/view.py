@@ -47,6 +47,13 @@ class View:
         """Whether there is no config at all."""
         return isinstance(self.problem, ConfigAbsent)
 
+    def stand(self) -> overview.Standing:
+        """How the project stands by this config."""
+        if self.config is None:
+            assert self.problem is not None
+            return overview.Standing(self.approved, self.problem.message)
+        return overview.stand(self.root, self.config, self.known, self.now, approved=self.approved)
+
     def usable(self) -> Config:
         """The config, or the error that says why there is none."""
         if self.config is None:

@@ -37,7 +37,8 @@ _FAILED = ("failure", "timeout")
 @dataclass(frozen=True)
 class Standing:
     """What a project's config comes to: how many tasks it names, how many of them may still fire, which come next
-    (epoch seconds and id, ascending), what keeps some from starting now. `suspended` says why none may.
+    (epoch seconds and id, ascending), what keeps some from starting now, how many are `broken`: suspended by an error.
+    `suspended` says why none may run.
 
     `due`: when the next occurrences of all come (epoch seconds); `pending`: those that came and nobody dealt with.
     """
@@ -50,6 +51,7 @@ class Standing:
     holds: Sequence[Hold] = ()
     due: Sequence[float] = ()
     pending: Sequence[Skipped] = ()
+    broken: int = 0
 
 
 def count_tasks(known: Config) -> int:
@@ -98,6 +100,7 @@ def stand(root: str, parsed: Config, known: Known, now: datetime, *, approved: b
         holds,
         forecast((task, max(moment, now - LATE + _TICK), state.added_at) for moment, _, task, state in coming[:DUE]),
         pending,
+        count_suspended(parsed),
     )
 
 
@@ -119,16 +122,19 @@ def entry(
     running: int,
     now: datetime,
     standing: Standing | None = None,
+    runs: Sequence[dict[str, Any]] | None = None,
     *,
     alive: bool = False,
 ) -> dict[str, Any]:
     """A project's part of glance.json (disk/glance.py has its form). At most one git process, and a few small reads.
 
-    `standing` spares who knows it already the reading of the config. `alive`: a runner is at work.
+    `standing` and `runs` (`recent_runs`) spare who knows them already the reading. `alive`: a runner is at work.
     """
     standing = standing or read_standing(root, trusted, known, now)
-    recent = [r for r in recent_runs(root) if _ended(r) > (now - RECENT).timestamp()]
+    runs = recent_runs(root) if runs is None else runs
+    recent = [run for run in runs if _ended(run) > (now - RECENT).timestamp()]
     enabled = trusted is not None and trusted.enabled
+    broken = [{"kind": "config", "run": None, "task": None, "at": now.timestamp()}] if standing.broken else []
     overdue = sum_up(_neglected(known, standing, recent, alive), map(_began, _ran(recent))) if enabled else None
     return {
         "enabled": enabled,
@@ -139,7 +145,7 @@ def entry(
         "next": [{"task": task, "at": at} for at, task in standing.coming[:COMING]],
         "running": running,
         "recent": [_recent(r) for r in recent if r["status"] not in ("running", "skipped")][-50:],
-        "open": [*_held(root, known, standing, enabled), *open_matters(root, recent)][:20],
+        "open": [*_held(root, known, standing, enabled), *broken, *open_matters(root, recent)][:20],
         "due": [at for at in standing.due if not _is_quiet(known, at)] if enabled else [],
         "overdue": overdue
         and {"due": overdue.due, "ran": overdue.ran, "since": overdue.since.timestamp(), "cause": overdue.cause},

@@ -46,11 +46,11 @@ def _enabled(
     runs = [run for run in greeting.recent(entry) if run["run"] not in seen.shown(before)]
     lines = [greeting.news(runs, greeting.number(before, "at"), now)]
     if event.get("source") in ("clear", "compact"):  # the session goes on: only what is new
-        lines += greeting.matters(entry) if lines[0] else []
+        lines += greeting.matters(entry, now) if lines[0] else []
     else:
         left = greeting.reminder(greeting.number(before, "waiting"), greeting.number(before, "reminded"), now)
         late = greeting.overdue(entry, runner, now)
-        lines = [greeting.state(entry, runner, now), late, *lines, *greeting.matters(entry), update, left]
+        lines = [greeting.state(entry, runner, now), late, *lines, update, *greeting.matters(entry, now), left]
         after.pop("waiting", None)
     lines = [line for line in lines if line][: greeting.LINES]
     if not env.get("CLAUDE_CODE_ENTRYPOINT", "").startswith("sdk"):  # with -p nobody sees it

@@ -55,7 +55,9 @@ def state(entry: Mapping[str, Any], runner: str, now: float) -> str:
         parts.append(f"next {item['task']} {when(at, now)}" if at > now else f"{item['task']} is due")
     if runner == "alive":
         running = number(entry, "running")
-        return ", ".join(["Scheduler: on", *parts, *([f"{running:.0f} running now"] if running else [])])
+        paused = any(item.get("kind") == "paused" and not item.get("task") for item in _items(entry, "open"))
+        on = "paused" if paused else "on"
+        return ", ".join([f"Scheduler: {on}", *parts, *([f"{running:.0f} running now"] if running else [])])
     how = {
         "starting": "its runner was not running and is being started.",
         "failed": "its runner did not come up last time and is being started again: /scheduler:status.",
@@ -102,7 +104,7 @@ def news(runs: Items, since: float, now: float) -> str:
     bad = [run for run in runs if run.get("status") in ("failure", "timeout")]
     parts = []
     if good:
-        parts.append(f"{_count(len(good), 'run')} ok")
+        parts.append(f"{_count(len(good), 'run')} ok ({_names(good)})")
     if bad:
         parts.append(f"{len(bad)} failed ({_names(bad)})")
     cost = sum(number(run, "costUsd") for run in runs)
@@ -112,8 +114,8 @@ def news(runs: Items, since: float, now: float) -> str:
     return f"{start}: {', '.join(parts)}" if good or bad else ""
 
 
-def matters(entry: Mapping[str, Any]) -> list[str]:
-    """What needs a person: one line for each kind."""
+def matters(entry: Mapping[str, Any], now: float) -> list[str]:
+    """What needs a person: one line for each kind, and before them what keeps tasks from running."""
     by_kind: dict[str, Items] = {}
     for item in _whole(entry, "open"):
         by_kind.setdefault(str(item.get("kind")), []).append(item)
@@ -128,11 +130,17 @@ def matters(entry: Mapping[str, Any]) -> list[str]:
     review = by_kind.get("review")
     if review:
         lines.append(f"To review: {_count(len(review), 'branch', 'branches')}, {_runs(review)}. /scheduler:status")
-    return [*lines, *_held(_items(entry, "open")), *_rest(entry, by_kind)]
+    return [*_held(_items(entry, "open"), now), *lines, *_rest(entry, by_kind)]
 
 
-def _held(items: Items) -> Iterator[str]:
-    kinds = {item.get("kind") for item in items}
+def _held(items: Items, now: float) -> Iterator[str]:
+    limits = [item for item in items if item.get("kind") == "usage-limit"]
+    if limits:
+        until = max(number(item, "until") for item in limits)
+        which = _names(item for item in limits if item.get("task")) or "all claude tasks"
+        end = f" until {moment(until, now)}" if until else ""
+        yield f"Waiting for the usage limit{end}: {which}. /scheduler:status"
+    kinds = {str(item.get("kind")) for item in items}
     if "auth" in kinds:
         yield "Claude tasks wait for a login: /login here, then they go on by themselves."
     if "credit" in kinds:
@@ -152,8 +160,6 @@ def _rest(entry: Mapping[str, Any], by_kind: Mapping[str, Items]) -> list[str]:
         rest.append("a budget of the day is used up")
     if "waiting" in by_kind:
         rest.append(f"waiting to go on: {_names(by_kind['waiting'])}")
-    if "usage-limit" in by_kind:
-        rest.append(f"waiting for the usage limit: {_names(by_kind['usage-limit'])}")
     if "kept-worktree" in by_kind:
         rest.append(f"a worktree that stays: {_runs(by_kind['kept-worktree'])}")
     if any(item.get("kind") == "config" for item in _items(entry, "open")):
@@ -177,6 +183,10 @@ def context(entry: Mapping[str, Any], runs: Items, now: float) -> str:
     bad = [run for run in runs if run.get("status") in ("failure", "timeout")]
     if bad:
         said.append(f"Failed since the last session: {_names(bad)}.")
+    kinds = [str(item.get("kind")) for item in _items(entry, "open")]
+    held = [kind for kind in ("paused", "usage-limit", "auth", "credit", "budget") if kind in kinds]
+    if held:
+        said.append(f"Held back at present: {', '.join(held)}.")
     review = [item for item in _items(entry, "open") if item.get("kind") == "review"]
     if review:
         said.append(f"{_count(len(review), 'branch', 'branches')} of finished runs not merged yet.")

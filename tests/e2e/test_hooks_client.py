@@ -68,7 +68,7 @@ def test_a_person_sees_what_is_on_what_ran_and_what_needs_them(client: Path, own
             api,
             "Scheduler: 2 tasks active",
             "its runner was not running and is being started.",
-            "Lately: 1 run ok, 1 failed (bad)",
+            "Lately: 1 run ok (good), 1 failed (bad)",
             f"Failed: bad {failed}.",
             f"/scheduler:adopt {failed}",
             "To review: 1 branch",

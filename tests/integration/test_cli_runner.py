@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from scheduler.disk import glance
 from scheduler.runner import control
 from tests.command import PACKAGE, Command, environment
 from tests.rig import Rig, rig, wait_until
@@ -240,7 +241,11 @@ def test_status_names_what_is_wrong_in_a_config(cli: Command, living: Rig) -> No
     folder.mkdir(parents=True)
     (folder / "config.json").write_text('{"version": 1, "tasks": [{"id": "a"}]}')
     cli("enable", "--yes", "--no-start")
-    assert f"a task is suspended: {folder}/config.json:1: tasks[0].name: is missing" in cli("status").out
+    said = cli("status").out
+    assert f"a task is suspended: {folder}/config.json:1: tasks[0].name: is missing" in said
+    assert not re.search(r" config$", said, re.MULTILINE)
+    known = glance.read(living.paths.glance) or {}
+    assert [matter["kind"] for matter in known["projects"][str(living.project)]["open"]] == ["config"]
 
 
 def test_status_without_a_runner(cli: Command, living: Rig, tmp_path: Path) -> None:

@@ -293,11 +293,11 @@ def test_what_ran_is_told_once_and_what_needs_a_person_until_it_is_done(bed: Bed
     with bed.runner():
         # With -p nobody reads it, so it does not count as told.
         for env in ({"CLAUDE_CODE_ENTRYPOINT": "sdk-cli"}, {}):
-            assert lines(bed.start(env=env)) == [on, "Lately: 1 run ok, 1 failed (weekly), $0.50", *needs]
+            assert lines(bed.start(env=env)) == [on, "Lately: 1 run ok (nightly), 1 failed (weekly), $0.50", *needs]
         assert lines(bed.start("resume")) == [on, *needs]
         more = [*RECENT, {**RECENT[0], "run": "0a1b2c32", "at": 3.0}]
         bed.enable(recent=more, open=OPEN)
-        assert re.fullmatch(r"Since (\w\w\w )?\d\d:\d\d: 1 run ok, \$0\.50", lines(bed.start())[1])
+        assert re.fullmatch(r"Since (\w\w\w )?\d\d:\d\d: 1 run ok \(nightly\), \$0\.50", lines(bed.start())[1])
         assert lines(bed.start()) == [on, *needs]
 
 
@@ -305,7 +305,7 @@ def test_what_ran_is_told_once_and_what_needs_a_person_until_it_is_done(bed: Bed
 def test_a_session_that_goes_on_hears_only_news_but_the_model_its_context(bed: Bed, source: str) -> None:
     bed.enable(recent=RECENT[:1])
     with bed.runner():
-        assert lines(bed.start(source)) == ["Lately: 1 run ok, $0.50"]
+        assert lines(bed.start(source)) == ["Lately: 1 run ok (nightly), $0.50"]
         reply = bed.start(source)
     assert list(reply) == ["hookSpecificOutput"]
 
@@ -332,6 +332,16 @@ def test_a_suspended_project_says_why(bed: Bed, fields: dict[str, Any], line: st
         reply = bed.start()
     assert lines(reply) == [line]
     assert "JSON" not in reply["hookSpecificOutput"]["additionalContext"]
+
+
+def test_a_paused_project_says_so_though_no_task_is_active(bed: Bed) -> None:
+    paused = {"kind": "paused", "run": None, "task": None, "at": 1.0, "until": None, "by": "sam", "scope": "project"}
+    bed.enable(active=0, open=[paused])
+    with bed.runner():
+        assert lines(bed.start()) == [
+            "Scheduler: paused, 0 tasks active",
+            "Paused: this project. /scheduler:resume",
+        ]
 
 
 def test_inside_a_run_start_and_end_are_silent(bed: Bed) -> None:

@@ -228,6 +228,15 @@ def test_what_was_used_last_is_on_record(place: Place, tmp_path: Path) -> None:
     assert place.runtime()[2] == first
 
 
+def test_the_bytecode_that_the_hooks_leave_makes_nothing_stale(place: Place) -> None:
+    place.call()
+    for folder in ("scheduler", "scheduler/cli"):
+        (place.root / folder / "__pycache__").mkdir()
+        (place.root / folder / "__pycache__" / "wire.cpython-311.pyc").write_bytes(b"x")
+    assert place.call().err == ""
+    assert len(list((place.cache / "ready").iterdir())) == 1
+
+
 def test_through_a_link_from_another_folder(place: Place, tmp_path: Path) -> None:
     (tmp_path / "links").mkdir()
     (tmp_path / "links" / "one").symlink_to(place.root / "scripts" / "scheduler")

@@ -45,13 +45,17 @@ def test_the_first_line() -> None:
 
 def test_what_needs_a_person_is_one_line_for_each_kind() -> None:
     opened = [item(n, kind="failed") for n in range(1, 6)] + [item(n, kind="review") for n in (6, 7)]
-    opened += [item(8, kind="usage-limit"), item(9, kind="kept-worktree"), {"kind": "config", "run": None, "at": NOW}]
-    assert greeting.matters({**ENTRY, "open": opened}) == [
+    opened += [
+        item(8, kind="usage-limit", until=NOW + HOUR),
+        item(9, kind="kept-worktree"),
+        {"kind": "config", "run": None, "at": NOW},
+    ]
+    assert greeting.matters({**ENTRY, "open": opened}, NOW) == [
+        "Waiting for the usage limit until 17:00: task-8. /scheduler:status",
         "Failed: task-1 00000001, task-2 00000002, task-3 00000003 and 2 more. Why: /scheduler:logs TASK. "
         "Keep its work: /scheduler:adopt RUN",
         "To review: 2 branches, task-6 00000006, task-7 00000007. /scheduler:status",
-        "Also: waiting for the usage limit: task-8; a worktree that stays: task-9 00000009; "
-        "a task with an error in its config. /scheduler:status",
+        "Also: a worktree that stays: task-9 00000009; a task with an error in its config. /scheduler:status",
     ]
 
 
@@ -95,19 +99,26 @@ def test_what_came_due_and_did_not_run(fields: dict[str, Any], runner: str, line
             "/scheduler:resume"),
         ({"kind": "paused", "run": None, "task": None, "by": EVIL}, "Paused: this project. /scheduler:resume"),
         ({"kind": "paused", "run": None, "task": "nightly"}, "Paused: nightly. /scheduler:resume nightly"),
+        ({"kind": "usage-limit", "run": None, "task": None, "by": EVIL}, "Waiting for the usage limit: "
+            "all claude tasks. /scheduler:status"),
         ({"kind": "waiting", "run": "0" * 8, "task": "job"}, "Also: waiting to go on: job. /scheduler:status"),
         ({"kind": "budget", "run": None, "task": None}, "Also: a budget of the day is used up. /scheduler:status"),
     ],
 )  # fmt: skip
 def test_what_keeps_tasks_from_running(opened: dict[str, Any], line: str) -> None:
-    assert greeting.matters({**ENTRY, "open": [{"at": NOW, **opened}]}) == [line]
+    entry = {**ENTRY, "open": [{"at": NOW, **opened}]}
+    assert greeting.matters(entry, NOW) == [line]
+    told = opened["kind"] != "waiting"
+    assert (f"Held back at present: {opened['kind']}." in greeting.context(entry, [], NOW)) == told
+    paused = opened["kind"] == "paused" and not opened["task"]
+    assert greeting.state(entry, "alive", NOW).startswith("Scheduler: paused, 3" if paused else "Scheduler: on, 3")
 
 
 @pytest.mark.parametrize("field", ["task", "run"])
 def test_what_is_no_id_is_not_said(field: str) -> None:
     bad = [{**item(1), "kind": "failed", "status": "failure", field: EVIL}]
     entry = {**ENTRY, "next": [{"task": EVIL, "at": NOW + 5}], "recent": bad, "open": bad}
-    assert greeting.matters(entry) == []
+    assert greeting.matters(entry, NOW) == []
     assert greeting.recent(entry) == []
     assert greeting.context(entry, greeting.recent(entry), NOW) == (
         "[claude-scheduler] This project has 3 active scheduled tasks. The user sees more with /scheduler:status."
@@ -134,7 +145,7 @@ FIELDS = ["trusted", "suspended", "active", "next", "running", "recent", "open",
 def test_any_entry_gives_short_plain_text(entry: dict[str, Any]) -> None:
     runs = greeting.recent(entry)
     context = greeting.context(entry, runs, NOW)
-    said = [greeting.state(entry, "alive", NOW), greeting.news(runs, 0, NOW), *greeting.matters(entry), context]
+    said = [greeting.state(entry, "alive", NOW), greeting.news(runs, 0, NOW), *greeting.matters(entry, NOW), context]
     assert all(line == "" or line.isprintable() for line in said)
     assert all(len(line) < 600 for line in said)
     assert len(context.split()) <= 60
