@@ -1,21 +1,33 @@
 """What a process writes to its two streams, joined where it goes from one to the other: a secret of which one stream
 has a part and the other the rest is in neither of them. Pure.
 
-Which came first is not sure when both come in one moment. So the lines of a piece are held until the next piece, or
-`flush`, and either order is tried.
+Which came first is not sure when both come in one moment, nor where one write ended within what was read at once. So
+lines are held for a moment, as long as `tick` says; either order is tried, and any two parts that make a whole.
 """
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
+from scheduler.core.known import KIND
 from scheduler.core.redact import Redactor, mark
+from scheduler.core.shapes import BEGINNING, shaped
 
 WINDOW = 1024
 """Characters on each side of such a place that are looked at."""
+
+
+_HELD = 64 * 1024  # bytes of output of which the lines are held for a moment
+_CHUNKS = 24  # reads, likewise
+_MOMENT = 4096  # characters of a piece, and of the one before, among which parts are looked for wherever they stand
+_SHORTEST = 4  # characters of a part that are taken out
+_TRIED = 8
+_WORD = re.compile(r"[\w.-]+", re.ASCII)
+_STRONG = re.compile(r"(?=[\w.-]*(?:[0-9][\w.-]*[A-Za-z]|[A-Za-z][\w.-]*[0-9]|[a-z][A-Z]))[\w.-]{6}", re.ASCII)
 
 
 class Reader(Protocol):
@@ -37,6 +49,30 @@ class _Piece:
     ended: bool
 
 
+@dataclass(frozen=True)
+class _Chunk:
+    """What was read at once of one stream: the lines that it ends, the first of which is the `line`-th and was there
+    but for what is new from `skip` on; the rest of a line that goes on."""
+
+    stream: str
+    line: int
+    skip: int
+    lines: list[str]
+    rest: str
+    size: int
+
+    def piece(self, at: int) -> _Piece:
+        """Its `at`-th part of a line."""
+        ended = at < len(self.lines)
+        skip = self.skip if at == 0 else 0
+        return _Piece(self.stream, self.line + at, skip, (self.lines[at] if ended else self.rest)[skip:], ended)
+
+    @property
+    def count(self) -> int:
+        """How many parts of lines it has."""
+        return len(self.lines) + bool(self.rest)
+
+
 class _Cut(NamedTuple):
     """What of a line goes: `text`, which stands at `start`."""
 
@@ -55,54 +91,59 @@ class Joint:
     def __init__(self, redactor: Redactor, readers: Mapping[str, Reader]) -> None:
         self._redactor = redactor
         self._readers = readers
-        self._lines = dict.fromkeys(readers, 0)  # how many have ended
+        self._ended = dict.fromkeys(readers, 0)  # lines
         self._cuts: dict[tuple[str, int], list[_Cut]] = defaultdict(list)
         self._chain: list[_Piece] = []
-        self._before: _Piece | None = None  # how the last piece began
-        self._held: tuple[str, list[str]] = ("", [])
+        self._old: list[_Chunk] = []
+        self._new: list[_Chunk] = []
 
     def feed(self, stream: str, data: bytes) -> Released:
-        """Take a piece of output; the lines of the piece before."""
-        reader, line = self._readers[stream], self._lines[stream]
+        """Take a piece of output. Lines come out once too many are held."""
+        reader = self._readers[stream]
         begun = reader.rest()
         lines = reader.feed(data)
-        first = _piece(stream, line, begun, lines[0] if lines else reader.rest(), ended=bool(lines))
-        last = first
-        if lines:
-            rest, number = reader.rest(), line + len(lines)
-            if rest:
-                last = _piece(stream, number, "", rest, ended=False)
-            elif len(lines) > 1:
-                last = _piece(stream, number - 1, "", lines[-1], ended=True)
-        self._join(first, last)
-        released = self.flush()
-        self._lines[stream] += len(lines)
-        self._held = (stream, lines)
-        self._before = first
+        rest = reader.rest()
+        whole = lines[0] if lines else rest
+        skip = len(begun) if whole.startswith(begun) else 0  # else the line began anew
+        now = _Chunk(stream, self._ended[stream], skip, lines, rest, len(data))
+        self._ended[stream] += len(lines)
+        if now.count:
+            others = [chunk for chunk in (*self._old, *self._new) if chunk.stream != stream and chunk.count]
+            if others:
+                self._meet(others, now)
+            self._join(now.piece(0), now.piece(now.count - 1))
+        held = [*self._old, *self._new]
+        released = self.flush() if len(held) >= _CHUNKS or sum(chunk.size for chunk in held) > _HELD else []
+        self._new.append(now)
         return released
 
+    def tick(self) -> Released:
+        """The lines that were held already at the last call: a moment has passed."""
+        old, self._old, self._new = self._old, self._new, []
+        return self._released(old)
+
+    @property
+    def holds(self) -> bool:
+        """Whether any lines are held."""
+        return bool(self._old or self._new)
+
     def flush(self) -> Released:
-        """The lines that are held."""
-        stream, lines = self._held
-        self._held, self._before = ("", []), None
-        return self._released(stream, lines)
+        """All lines that are held."""
+        held, self._old, self._new = [*self._old, *self._new], [], []
+        return self._released(held)
 
     def end(self) -> Released:
         """All that is left, at the end of the streams."""
-        left = self.flush()
-        for stream, reader in self._readers.items():
-            lines = reader.end()
-            self._lines[stream] += len(lines)
-            left += self._released(stream, lines)
-        return left
+        last = [_Chunk(name, self._ended[name], 0, reader.end(), "", 0) for name, reader in self._readers.items()]
+        return self.flush() + self._released(last)
 
-    def _released(self, stream: str, lines: list[str]) -> Released:
-        if not lines:
-            return []
-        if self._cuts:
-            number = self._lines[stream] - len(lines)
-            lines = [_without(line, self._cuts.pop((stream, number + at), ())) for at, line in enumerate(lines)]
-        return [(stream, lines)]
+    def _released(self, chunks: Sequence[_Chunk]) -> Released:
+        if not self._cuts:
+            return [(chunk.stream, chunk.lines) for chunk in chunks if chunk.lines]
+        return [(chunk.stream, [self._cleaned(chunk, at) for at in range(len(chunk.lines))]) for chunk in chunks]
+
+    def _cleaned(self, chunk: _Chunk, at: int) -> str:
+        return _without(chunk.lines[at], self._cuts.pop((chunk.stream, chunk.line + at), ()))
 
     def _join(self, first: _Piece, last: _Piece) -> None:
         """Look where the new piece, from its first line to its last, goes on with what came before."""
@@ -112,18 +153,61 @@ class Joint:
                 chain = []
             else:
                 first = replace(chain[-1], text=chain[-1].text + first.text, ended=first.ended)
-                last = first if last.line == first.line else last
                 chain = chain[:-1]
-        elif self._before is not None and self._before.stream != first.stream:
-            self._look([_cut_short(last), self._before])
         chain = [*chain, first]
         if len(chain) > 1:
             self._look(chain)
-        if last is not first or first.ended or len(first.text) > WINDOW:
+        if last.line != first.line:
             chain = [_cut_short(last)]
+        elif first.ended or len(first.text) > WINDOW:
+            chain = [_cut_short(first)]
         while sum(len(piece.text) for piece in chain) > 4 * WINDOW:
             chain = chain[1:]
         self._chain = chain
+
+    def _meet(self, others: Sequence[_Chunk], now: _Chunk) -> None:
+        """Look for the two parts of a secret in what came in one moment on the two streams, in either order."""
+        first, last = now.piece(0), _cut_short(now.piece(now.count - 1))
+        for chunk in others[-_TRIED:]:
+            self._look([_cut_short(chunk.piece(chunk.count - 1)), first])
+            self._look([last, chunk.piece(0)])
+        if sum(chunk.size + len(chunk.piece(0).text) for chunk in (*others, now)) > _MOMENT:
+            return
+        mine = [now.piece(at) for at in range(now.count)]
+        theirs = [chunk.piece(at) for chunk in others for at in range(chunk.count)]
+        for one, other in ((theirs, mine), (mine, theirs)):
+            self._match_known(one, other)
+            self._match_shaped(one, other)
+
+    def _match_known(self, one: Sequence[_Piece], other: Sequence[_Piece]) -> None:
+        head, rest = ("\n".join(piece.text for piece in pieces) for pieces in (one, other))
+        for secret in self._redactor.texts:
+            half = len(secret) // 2
+            if secret[:half] not in head and secret[half:] not in rest:
+                continue
+            for at in range(1, len(secret)):
+                if secret[:at] in head and secret[at:] in rest:
+                    self._take_out(one, secret[:at], KIND)
+                    self._take_out(other, secret[at:], KIND)
+
+    def _match_shaped(self, one: Sequence[_Piece], other: Sequence[_Piece]) -> None:
+        begun = [(piece, match) for piece in one for match in BEGINNING.finditer(piece.text)][-_TRIED:]
+        words = [(piece, word) for piece in other if (word := _WORD.match(piece.text))] if begun else []
+        for piece, match in begun:
+            around = piece.text[max(match.start() - 4, 0) : match.end()]
+            alone = any(span.end == len(around) for span in shaped(around))
+            for there, word in (*words[:_TRIED], *words[_TRIED:][-_TRIED:]):
+                if (alone or there is not other[0]) and not _STRONG.match(word[0]):
+                    continue  # a word of its own, rather than the rest of this one
+                span = next((s for s in shaped(around + word[0]) if s.start < len(around) < s.end), None)
+                if span is not None:
+                    self._take_out([piece], around[span.start :], span.kind)
+                    self._take_out([there], word[0], span.kind)
+
+    def _take_out(self, pieces: Sequence[_Piece], part: str, kind: str) -> None:
+        for piece in pieces if len(part) >= _SHORTEST else ():
+            for found in re.finditer(re.escape(part), piece.text):
+                self._cuts[piece.stream, piece.line].append(_Cut(piece.start + found.start(), part, kind))
 
     def _look(self, pieces: Sequence[_Piece]) -> None:
         text = "".join([*(piece.text for piece in pieces[:-1]), pieces[-1].text[:WINDOW]])
@@ -138,12 +222,6 @@ class Joint:
                 at += len(piece.text)
             for piece, cut in over if len(over) > 1 else ():
                 self._cuts[piece.stream, piece.line].append(cut)
-
-
-def _piece(stream: str, line: int, begun: str, whole: str, *, ended: bool) -> _Piece:
-    """What of a line is new, where `begun` was there; all of it, where the line began anew."""
-    start = len(begun) if whole.startswith(begun) else 0
-    return _Piece(stream, line, start, whole[start:], ended)
 
 
 def _cut_short(piece: _Piece) -> _Piece:

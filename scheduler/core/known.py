@@ -46,6 +46,9 @@ class Known:
     begin with its rarest one."""
 
     def __init__(self, values: Iterable[str]) -> None:
+        values = list(values)
+        self.texts = sorted(set(_lines(values)))
+        """The secrets as such, and their lines."""
         self._needles: dict[str, list[_Needle]] = defaultdict(list)
         for text, form, offset in sorted(_texts(values)):
             anchor = max(range(len(text) - 2), key=lambda at: (_rarity(text[at]), -at))
@@ -89,11 +92,8 @@ def _rarity(char: str) -> int:
 
 def _texts(values: Iterable[str]) -> set[tuple[str, str, int]]:
     """What to search for: the text, the form it is of, and its offset there."""
-    texts = set()
+    texts = {(form, form, 0) for secret in _lines(values) for form in _spelt(secret) if "\n" not in form}
     for value in values:
-        for secret in {value, value.strip(), *(line.strip() for line in value.splitlines())}:
-            if len(secret) >= MIN_LENGTH:
-                texts |= {(form, form, 0) for form in _spelt(secret) if "\n" not in form}
         for form in _base64(value) if len(value) >= MIN_LENGTH else ():
             if len(form) < 2 * _CHUNK:
                 texts.add((form, form, 0))
@@ -101,6 +101,13 @@ def _texts(values: Iterable[str]) -> set[tuple[str, str, int]]:
                 starts = [*range(0, len(form) - _CHUNK, _CHUNK), len(form) - _CHUNK]
                 texts |= {(form[at : at + _CHUNK], form, at) for at in starts}
     return texts
+
+
+def _lines(values: Iterable[str]) -> Iterator[str]:
+    for value in values:
+        for secret in {value, value.strip(), *(line.strip() for line in value.splitlines())}:
+            if len(secret) >= MIN_LENGTH:
+                yield secret
 
 
 def _spelt(secret: str) -> set[str]:

@@ -64,6 +64,11 @@ class Redactor:
         keys = _key_spans(text)
         return [(span.kind, span.start, span.end) for span in merged([*keys, *self.spans(blanked(text, keys))])]
 
+    @property
+    def texts(self) -> Sequence[str]:
+        """The secrets that are known by their value, each of one line or whole."""
+        return self._known.texts
+
     def find_known(self, text: str) -> list[tuple[str, int, int]]:
         """Those alone that are known by their value."""
         return [(span.kind, span.start, span.end) for span in merged(self._known.spans(text))]

@@ -132,6 +132,17 @@ _ANYWHERE = (
     _shape("azure-secret", "Q~", r"(?<=[\w~.]{3}\dQ~)[\w~.-]{30,}", back=True),
     _shape("fly-token", "fm2_", r"[\w+/=-]{60,}", bare=True),
 )
+_LONG_ENOUGH = 3
+BEGINNING = re.compile(
+    "(?:"
+    + "|".join(
+        [r"gh[pousr]_", r"gl[a-z]{2,5}-", r"hv[sbr]\."]
+        + [re.escape(s.literal) for s in _IN_WORDS if len(s.literal) >= _LONG_ENOUGH and not s.back]
+    )
+    + r")[\w.-]{0,512}",
+    re.ASCII,
+)
+"""What may be the first part of a secret of a known shape, where the rest is elsewhere."""
 _WORD = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
 _WORDS = bytes(ord("w") if byte in _WORD else ord(" ") for byte in range(256))
 _RUN = re.compile(b"w" * 16 + b"w*")

@@ -14,7 +14,7 @@ from scheduler.execution.flood import Flood
 from scheduler.store.tasklog import TaskLog
 
 OUTPUT_KEPT = 2048  # characters of the output's end in the record
-HELD = 0.1  # seconds that lines wait for what the other stream says in the same moment
+HELD = 0.1  # seconds, once or twice, that lines wait for what the other stream says in the same moment
 
 
 class RunLog:
@@ -55,8 +55,7 @@ class RunLog:
         if self._flood is not None and not self._flood.passes(name, data):
             return
         self._take(self._joint.feed(name, data))
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(HELD, self._flush)
+        self._wait()
 
     async def settle(self) -> None:
         """It has ended: take what was held, while others get their turn."""
@@ -88,6 +87,15 @@ class RunLog:
         for stream, lines in self._joint.feed(name, before) + self._joint.flush():
             self._streams[stream].lines(lines)
         self._logs[name].drop(count)
+
+    def _wait(self) -> None:
+        if self._timer is None and self._joint.holds:
+            self._timer = asyncio.get_running_loop().call_later(HELD, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._take(self._joint.tick())
+        self._wait()
 
     def _flush(self) -> None:
         if self._timer is not None:
