@@ -222,18 +222,19 @@ def locks(patient: Patient) -> Iterator[Found]:
         held = f"; the runner's is held by process {living}" if living in pids else ""
         yield Found(_ok("locks", f"keep a second one out{held}"))
     for root in patient.roots:
-        yield from map(Found, _index_lock(patient, root))
+        yield from map(Found, _git_locks(patient, root))
 
 
-def _index_lock(patient: Patient, root: str) -> Iterator[Finding]:
-    lock = patient.project(root).common_dir / "index.lock"
-    try:
-        age = patient.context.now.timestamp() - lock.stat().st_mtime
-    except OSError:
-        return
-    if age > health.STALE_LOCK:
-        text = f"a git that was killed left {lock}: your own `git add` and `git commit` fail"
-        yield Finding("warn", "locks", text, f"if no git is at work there: rm '{lock}' (we never remove it)")
+def _git_locks(patient: Patient, root: str) -> Iterator[Finding]:
+    folder = patient.project(root).common_dir
+    for lock in (folder / f"{name}.lock" for name in ("index", "HEAD", "config", "packed-refs", "shallow")):
+        try:
+            age = patient.context.now.timestamp() - lock.stat().st_mtime
+        except OSError:
+            continue
+        if age > health.STALE_LOCK:
+            text = f"a git that was killed left {lock}: your own git commands fail at it"
+            yield Finding("warn", "locks", text, f"if no git is at work there: rm '{lock}' (we never remove it)")
 
 
 def _ok(name: str, text: str) -> Finding:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from scheduler.cli import output, prune
+from scheduler.cli import output
 from scheduler.cli.patient import Check, Found, Patient
 from scheduler.cli.view import known_of
 from scheduler.core import format as fmt
@@ -21,7 +21,7 @@ from scheduler.disk import paths
 from scheduler.errors import SchedulerError
 from scheduler.execution import aftermath, leftovers, rollback, worktree
 from scheduler.execution.refs import is_run_branch
-from scheduler.store import config, history, ownenv, search, settings, trust
+from scheduler.store import config, history, ownenv, reading, settings, trust
 from scheduler.store.state import RunRow, State
 
 T = TypeVar("T")
@@ -144,7 +144,7 @@ def global_history(patient: Patient) -> Iterator[Found]:
         text = f"{fmt.count(len(missing), 'record')} of projects missing in {where.global_history}"
         yield Found(Finding("warn", "history", text, "'doctor --fix', or 'restart'"), complete)
     for path in (where.global_history, *(paths.history_file(root) for root in patient.roots)):
-        bad = search.unreadable(where, path)
+        bad = sum(history.parse(line) is None for line in reading.tail(path, TAIL) if line.strip())
         if bad:
             text = f"{fmt.count(bad, 'line')} of {path} cannot be read, and are left out"
             yield Found(Finding("warn", "history", text, "nothing to do: the rest is whole"))
@@ -222,8 +222,9 @@ def ref_locks(patient: Patient, root: str) -> Iterator[Found]:
 
 def branches(patient: Patient, root: str) -> Iterator[Found]:
     """Branches and private refs of runs that nobody needs any more."""
-    records = prune.records(patient.context, root)
-    left = leftovers.of_repository(patient.project(root), records, patient.context.now)
+    known = history.fold(history.read_tail(paths.history_file(root), TAIL))
+    by_start = {run["id"][:8]: run for run in known}  # how branches name their run
+    left = leftovers.of_repository(patient.project(root), lambda run_id: by_start.get(run_id[:8]), patient.context.now)
     if left:
         text = f"{root}: {len(left)} branches and private refs no longer needed; 'prune' removes them"
         yield Found(Finding("ok", "branches", text))

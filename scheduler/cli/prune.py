@@ -92,7 +92,7 @@ def _found(context: Context) -> tuple[list[Item], list[str]]:
             tasks = {task for project, task in running if project == root}
             items += map(_of_file, retention.of_project(root, settings, tasks, now))
             project = git.find_project(root, context.env)
-            found = leftovers.of_repository(project, records(context, root), now)
+            found = leftovers.of_repository(project, _records(context, root), now)
             items += [_of_left(left, project) for left in found]
             notes += _kept(context, project, running)
         except SchedulerError as error:
@@ -108,7 +108,7 @@ def _of_left(left: leftovers.Left, project: Project | None) -> Item:
     return Item(left.kind, left.what, left.size, left.why, lambda: leftovers.remove(left, project))
 
 
-def records(context: Context, root: str) -> leftovers.Records:
+def _records(context: Context, root: str) -> leftovers.Records:
     def find(run_id: str) -> Run | None:
         try:
             return search.find(context.paths, paths.history_file(root), run_id)
