@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import os
 import sys
@@ -24,12 +25,12 @@ from scheduler.errors import SchedulerError
 from scheduler.execution import claude
 from scheduler.runner import control, service
 from scheduler.store import config, trust
-from scheduler.store.config import Source
 from scheduler.store.state import State
+from scheduler.store.trust import Suspension
 
 NO_SANDBOX = """\
 This is not a sandbox. A task runs as you, with your files, your keys and your network; the worktree keeps its edits
-apart, and nothing else does."""
+apart, and nothing else does. For a sandbox, give a task --sandbox bwrap."""
 
 
 @click.command()
@@ -45,14 +46,14 @@ def enable(context: Context, /, yes: bool, no_start: bool, folder: str | None, a
     if view.absent:
         raise SchedulerError(f"there are no tasks in {root} yet", "add one first: see 'add --help'")
     parsed = view.vetted(context.env)
+    suspension = _suspension(view)
     client = claude.find_client(context.env.get("PATH", ""))
     found = list(readiness.checks(context, root, parsed.tasks, None if client is None else str(client)))
     if not as_json:
         _show(view, parsed, found)
     if not (view.enabled and view.approved) and not yes:
         _ask(len(parsed.tasks), shown=not as_json)
-    assert view.source is not None
-    _approve(context, view.source, parsed, None if client is None else str(client))
+    _approve(context, view, parsed, None if client is None else str(client))
     if any(check.name == "login" and check.level != "fail" for check in found):
         lift_account(context)
     tell(context, root)
@@ -64,6 +65,7 @@ def enable(context: Context, /, yes: bool, no_start: bool, folder: str | None, a
                 "enabled": True,
                 "tasks": [task.id for task in parsed.tasks],
                 "checks": [check._asdict() for check in found],
+                "lookedAt": None if suspension is None else dataclasses.asdict(suspension),
                 "runner": None if runner is None else {"pid": runner["pid"]},
             }
         )
@@ -84,14 +86,23 @@ def _ask(count: int, *, shown: bool) -> None:
         raise SchedulerError("not enabled", "change the tasks, then run 'enable' again")
 
 
-def _approve(context: Context, shown: Source, parsed: Config, client: str | None) -> None:
+def _suspension(view: View) -> Suspension | None:
+    return None if view.trusted is None else view.trusted.suspension
+
+
+def _approve(context: Context, view: View, parsed: Config, client: str | None) -> None:
     """Approve exactly what was shown."""
+    shown = view.source
+    assert shown is not None
     with trust.lock(context.paths):
         if config.read_source(shown.project).digest != shown.digest:
             raise SchedulerError("the config changed while you looked at it", "run 'enable' again")
         known = trust.read(context.paths)
         before = known.get(shown.project)
-        approvals = before.approvals if before else ()
+        if before is not None and before.suspension != _suspension(view):
+            raise SchedulerError("a run changed something while you looked", "run 'enable' again")
+        # After a self-edit only what is looked at now counts: the run may have approved something by itself.
+        approvals = before.approvals if before and before.suspension is None else ()
         path = context.env.get("PATH", "")
         project = trust.Project(shown.project, True, path, client, iso(context.now), approvals)
         known = trust.approved({**known, shown.project: project}, shown, iso(context.now))
@@ -111,7 +122,7 @@ def _show(view: View, parsed: Config, found: list[Finding]) -> None:
     if view.source.rules is not None:
         output.say("rules.md, put before every prompt:")
         output.say("".join(f"  {line}\n" for line in _text(view.source.rules)))
-    for line in _difference(view):
+    for line in (*_difference(view), *_self_edit(view)):
         output.say(line)
     output.say(NO_SANDBOX)
     output.say()
@@ -136,6 +147,18 @@ def _difference(view: View) -> Iterator[str]:
     yield ""
 
 
+def _self_edit(view: View) -> Iterator[str]:
+    """What a run changed that decides over runs, if the project is suspended for it."""
+    suspension = _suspension(view)
+    if suspension is None:
+        return
+    yield f"SELF-EDIT: on {suspension.at[:10]} run {suspension.run[:8]} of {visible(suspension.task)} changed"
+    yield from (f"  {visible(change)}" for change in suspension.changes)
+    yield from map(visible, suspension.difference)
+    yield "Undo what you did not want before you say yes: nothing of this is undone by itself."
+    yield ""
+
+
 def _review(view: View, task: Task) -> list[tuple[str, str]]:
     execution, tree = task.execution, task.execution.worktree
     moment = view.next_run(task)
@@ -156,6 +179,7 @@ def _review(view: View, task: Task) -> list[tuple[str, str]]:
         ("verify", execution.verify or ""),
         ("linked in", ", ".join(tree.link)),
         ("where", _where(task)),
+        ("sandbox", _sandbox(task)),
     ]
 
 
@@ -173,6 +197,14 @@ def _permissions(task: Task) -> str:
         return "USE EVERY TOOL UNASKED: whatever it reads can make it do anything that you can do on this machine"
     tools = f"; unasked: {', '.join(execution.allowed_tools)}" if execution.allowed_tools else ""
     return f"what the mode {execution.permission_mode} permits{tools}"
+
+
+def _sandbox(task: Task) -> str:
+    if task.execution.sandbox is None:
+        return ""
+    places = ", ".join(["its worktree" if task.execution.worktree.enabled else "the main checkout",
+                        "git's objects", "a /tmp of its own", *task.execution.sandbox_write])  # fmt: skip
+    return f"bubblewrap: it can read your files and use the network, and write to {places}"
 
 
 def _where(task: Task) -> str:
@@ -195,9 +227,7 @@ def disable(context: Context, /, folder: str | None, as_json: bool) -> None:
         project = known.get(root)
         was = project is not None and project.enabled
         if project is not None:
-            known[root] = trust.Project(
-                root, False, project.path, project.client, project.enabled_at, project.approvals
-            )
+            known[root] = dataclasses.replace(project, enabled=False)
             trust.write(context.paths, known)
             _suspend(context, root)
     if was:

@@ -53,10 +53,9 @@ def _approved_source(known: Mapping[str, trust.Project], root: str) -> Source | 
     except ConfigAbsent:
         return None
     if root not in known or not known[root].approves(source):
-        raise NotTrusted(
-            "the config is not one that you approved, so it is not edited",
-            "look at it and approve it first: 'enable'",
-        )
+        suspension = known[root].suspension if root in known else None
+        why = "the config is not one that you approved" if suspension is None else suspension.words()
+        raise NotTrusted(f"{why}, so it is not edited", "look at it and approve it first: 'enable'")
     return source
 
 

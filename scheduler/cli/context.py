@@ -42,8 +42,12 @@ class Context:
 
 
 def refuse_inside_run(env: Mapping[str, str], what: str) -> None:
-    """Raise SchedulerError where a scheduled run asks for something that alters."""
-    if env.get("SCHEDULER_RUN_ID"):
+    """Raise SchedulerError where a scheduled run asks for something that alters; its record tells of it."""
+    from scheduler.execution import inside
+
+    run_id = inside.run_around(env)
+    if run_id is not None:
+        inside.note_refusal(Paths(env), run_id, what)
         raise SchedulerError(
             f"{what!r} is refused inside a scheduled run",
             "a run may look, not alter: do this from a terminal of your own",

@@ -46,6 +46,8 @@ FIELDS = (
     Field("--precheck", ("execution", "precheck"), "text", "Shell command: exit 0 runs, 1 means nothing to do."),
     Field("--verify", ("execution", "verify"), "text", "Shell command that must pass for the work to be kept."),
     Field("--env", ("execution", "env"), "pairs", "A variable, as K=V; with edit, K alone removes it."),
+    Field("--sandbox", ("execution", "sandbox"), "text", "Keep its processes in a sandbox of bubblewrap.", ("bwrap",)),
+    Field("--sandbox-write", ("execution", "sandboxWrite"), "words", "What it may write to there beside its worktree."),
     Field("--worktree/--no-worktree", (*_TREE, "enabled"), "switch", "Work in a worktree, or in the main checkout."),
     Field("--base", (*_TREE, "base"), "text", "Start from HEAD, the default branch, or what the remote has.",
           ("head", "default", "fresh")),

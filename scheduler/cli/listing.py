@@ -24,7 +24,7 @@ from scheduler.core.schedule import occurrences
 from scheduler.core.zones import zone_of
 from scheduler.disk import paths
 from scheduler.errors import SchedulerError
-from scheduler.execution import overview
+from scheduler.execution import overview, sandbox
 
 _FAR = timedelta(days=36525)
 
@@ -174,7 +174,7 @@ def check(context: Context, /, folder: str | None, as_json: bool) -> int:
     config = view.vetted(context.env)
     file = paths.config_file(view.root)
     errors = [problem for problem in config.problems if not problem.warning]
-    problems = [*config.problems, *_past(view, config.tasks)]
+    problems = [*config.problems, *_past(view, config.tasks), *_without_sandbox(context, view, config.tasks)]
     if as_json:
         found = [_problem_json(problem) for problem in problems]
         output.say_json({"file": file, "approved": view.approved, "tasks": len(config.tasks), "problems": found})
@@ -190,15 +190,27 @@ def check(context: Context, /, folder: str | None, as_json: bool) -> int:
 
 def _past(view: View, tasks: Iterable[Task]) -> Iterator[Problem]:
     """A warning for each task whose moment was over before it began to count."""
+    past = [task for task in tasks if task.enabled and view.past(task)]
+    return _warnings(view, past, ("trigger", "at"), "this moment is past, and the task never ran: it never will")
+
+
+def _without_sandbox(context: Context, view: View, tasks: Iterable[Task]) -> Iterator[Problem]:
+    """A warning for each task whose sandbox cannot be had: it would not be started without one."""
+    asking = [task for task in tasks if task.execution.sandbox]
+    path = (view.trusted.path if view.trusted else "") or context.env.get("PATH", "")
+    trouble = sandbox.trouble(path) if asking else None
+    said = f"{trouble}: no run of it is started; {sandbox.INSTALL}"
+    return _warnings(view, asking if trouble else [], ("execution", "sandbox"), said)
+
+
+def _warnings(view: View, tasks: Iterable[Task], field: tuple[str, ...], said: str) -> Iterator[Problem]:
     assert view.source is not None
     text = view.source.config.decode("utf-8-sig")
     entries = json.loads(text).get("tasks", [])
     places = {str(entry.get("id")): i for i, entry in enumerate(entries) if isinstance(entry, dict)}
     for task in tasks:
-        if task.enabled and view.past(task):
-            place = ("tasks", places[task.id], "trigger", "at")
-            said = "this moment is past, and the task never ran: it never will"
-            yield Problem(locate(text, place), show_place(*place), said, task.id, warning=True)
+        place: tuple[str | int, ...] = ("tasks", places[task.id], *field)
+        yield Problem(locate(text, place), show_place(*place), said, task.id, warning=True)
 
 
 def _problem_json(problem: Problem) -> dict[str, Any]:

@@ -6,6 +6,7 @@ interrupted.
 
 from __future__ import annotations
 
+import copy
 import gc
 import importlib
 import os
@@ -97,10 +98,21 @@ class Verbs(click.Group):
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        name = args[0]
-        if name in VERBS and VERBS[name].alters and "--help" not in args:
-            refuse_inside_run(os.environ, name)
-        return super().resolve_command(ctx, args)
+        verb = VERBS.get(args[0])
+        if verb is None or not verb.alters:
+            return super().resolve_command(ctx, args)
+        if not {"--help", "-h"}.intersection(args):
+            refuse_inside_run(os.environ, args[0])
+        name, command, rest = super().resolve_command(ctx, args)
+        assert command is not None
+        guarded, call = copy.copy(command), command.callback
+
+        def unless_inside_a_run(*words: Any, **options: Any) -> Any:
+            refuse_inside_run(os.environ, str(name))  # `--help` was the value of an option
+            return call and call(*words, **options)
+
+        guarded.callback = unless_inside_a_run
+        return name, guarded, rest
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

@@ -10,7 +10,7 @@ from scheduler.cli.context import Context
 from scheduler.core.health import Finding
 from scheduler.core.models import Task
 from scheduler.errors import SchedulerError
-from scheduler.execution import claude, git, refs
+from scheduler.execution import claude, git, refs, sandbox
 from scheduler.execution.environment import build_environment
 from scheduler.execution.git import Project
 from scheduler.store import ownenv, settings
@@ -23,6 +23,10 @@ def checks(context: Context, root: str, tasks: tuple[Task, ...], client: str | N
     yield identity(project)
     for remote in sorted({task.execution.worktree.remote_name for task in tasks if task.execution.worktree.push}):
         yield _remote(project, remote)
+    if any(task.execution.sandbox for task in tasks):
+        trouble = sandbox.trouble(context.env.get("PATH", ""))
+        said = "bubblewrap works here" if trouble is None else f"{trouble}: {sandbox.INSTALL}"
+        yield Check("fail" if trouble else "ok", "sandbox", said)
     if any(task.execution.type == "claude" for task in tasks):
         yield from _client(context, tasks, client)
 

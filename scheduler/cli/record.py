@@ -73,6 +73,7 @@ def _what(run: dict[str, Any]) -> str:
     """The one thing about a run that tells most: where its work is, or why there is none."""
     said = run.get("error") or run.get("worktreeBranch") or ""
     marks = [] if run.get("isolated", True) else ["not isolated"]
+    marks += ["in a sandbox"] if run.get("sandbox") else []
     count = run.get("skippedCount")
     if isinstance(count, int) and count > 1:
         marks.append(f"{count} occurrences")

@@ -110,11 +110,10 @@ class View:
             return self.problem.message, self.problem.hint
         if not self.enabled:
             return "this project is not enabled: nothing runs", "look at its tasks and let them run: 'enable'"
-        if not self.approved:
-            return (
-                "the config is not the one that was approved: nothing runs",
-                "look at what changed and approve it: 'enable'",
-            )
+        if self.trusted is not None and self.source is not None:
+            refusal = self.trusted.refusal(self.source)
+            if refusal is not None:
+                return f"{refusal}: nothing runs", "look at what changed and approve it: 'enable'"
         return None
 
 

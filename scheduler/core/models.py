@@ -25,11 +25,8 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
-from scheduler.core.schedule import check_cron
-from scheduler.core.variables import refused_names
+from scheduler.core import checks
 from scheduler.core.when import parse_duration
-from scheduler.core.zones import zone_of
-from scheduler.errors import SchedulerError
 
 CONFIG_VERSION = 1
 # In these (Rust) expressions `$` is the end of the text, also where the text ends in a newline.
@@ -42,81 +39,22 @@ MAX_TIMEOUT = 7 * 86400
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 
 
-def _as_value_error(check: Any) -> Any:
-    def checked(value: Any) -> Any:
-        try:
-            return check(value)
-        except SchedulerError as error:
-            raise ValueError(f"{error.message}; {error.hint[:1].lower()}{error.hint[1:].rstrip('.')}") from None
-
-    return checked
-
-
-def _moment(value: Any) -> datetime:
-    if isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value.replace("Z", "+00:00") if value.endswith("Z") else value)
-        except ValueError:
-            raise ValueError(f"not an ISO 8601 time: {value[:60]!r}") from None
-    if not isinstance(value, datetime):
-        raise ValueError("not an ISO 8601 time")
-    if value.tzinfo is None:
-        raise ValueError("a time needs its offset from UTC, as in 2026-12-01T09:00:00+01:00")
-    return value
-
-
-def _cron(value: str) -> str:
-    check_cron(value)
-    return value
-
-
-def _zone(value: str) -> str:
-    zone_of(value)
-    return value
-
-
-def _no_nul(value: str) -> str:
-    if "\0" in value:
-        raise ValueError("must not hold a NUL character")
-    return value
-
-
-def _branch_prefix(value: str) -> str:
-    # The pattern leaves these of what git refuses in the name of a branch.
-    if any(part in value for part in ("..", "//", "/.", ".lock/")):
-        raise ValueError("no branch can begin like this: no '..', '//', '/.' or '.lock/'")
-    return value
-
-
-def _link(value: str) -> str:
-    if value.startswith("/") or any(part in ("", ".", "..", ".git") for part in value.rstrip("/").split("/")):
-        raise ValueError("not a path inside the checkout, such as node_modules")
-    return value
-
-
-def _env(value: dict[str, str]) -> dict[str, str]:
-    refused = refused_names(value)
-    if refused:
-        raise ValueError(f"a task may not set {', '.join(refused)}: name it in envPass of your own settings")
-    return value
-
-
 def iso(moment: datetime) -> str:
     """ISO 8601 with offset, in milliseconds: how every file of ours writes a time."""
     return moment.isoformat(timespec="milliseconds")
 
 
-Duration = Annotated[int, BeforeValidator(_as_value_error(parse_duration), json_schema_input_type=int | str)]
+Duration = Annotated[int, BeforeValidator(checks.as_value_error(parse_duration), json_schema_input_type=int | str)]
 Moment = Annotated[
     datetime,
-    BeforeValidator(_moment, json_schema_input_type=str),
+    BeforeValidator(checks.moment, json_schema_input_type=str),
     PlainSerializer(iso, return_type=str, when_used="json"),
 ]
-Text = Annotated[str, Field(min_length=1, max_length=1_000_000), AfterValidator(_no_nul)]
+Text = Annotated[str, Field(min_length=1, max_length=1_000_000), AfterValidator(checks.no_nul)]
 EnvName = Annotated[str, Field(pattern=_ENV_NAME)]
 Days = Annotated[int, Field(ge=1, le=36500)]
 Usd = Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]
-ShortText = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_no_nul)]
+ShortText = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(checks.no_nul)]
 
 
 class Model(BaseModel):
@@ -137,8 +75,8 @@ class CronTrigger(Model):
     """Fires as a five-field cron expression says, on the wall clock of `timezone` (an IANA name)."""
 
     type: Literal["cron"] = "cron"
-    expression: Annotated[str, AfterValidator(_as_value_error(_cron))]
-    timezone: Annotated[str, AfterValidator(_as_value_error(_zone))] = "UTC"
+    expression: Annotated[str, AfterValidator(checks.as_value_error(checks.cron))]
+    timezone: Annotated[str, AfterValidator(checks.as_value_error(checks.zone))] = "UTC"
 
 
 class OnceTrigger(Model):
@@ -164,15 +102,19 @@ class Worktree(Model):
 
     enabled: bool = True
     base: Literal["head", "default", "fresh"] = "head"
-    branch_prefix: Annotated[str, Field(pattern=_PREFIX), AfterValidator(_branch_prefix)] = "claude-task/"
+    branch_prefix: Annotated[str, Field(pattern=_PREFIX), AfterValidator(checks.branch_prefix)] = "claude-task/"
     setup: Text | None = None
-    link: tuple[Annotated[ShortText, AfterValidator(_link)], ...] = ()
+    link: tuple[Annotated[ShortText, AfterValidator(checks.link)], ...] = ()
     push: bool = False
     remote_name: Annotated[str, Field(pattern=_REMOTE)] = "origin"
 
 
 class Execution(Model):
-    """What is done: a prompt for `claude -p` or a shell command, and its limits. Durations in seconds."""
+    """What is done: a prompt for `claude -p` or a shell command, and its limits. Durations in seconds.
+
+    `sandbox`: all of the run's processes see a file system that they can only read, but for their worktree, what git
+    needs, a /tmp of their own and `sandbox_write`.
+    """
 
     type: Literal["claude", "shell"]
     command: Text
@@ -186,8 +128,10 @@ class Execution(Model):
     max_budget_usd: Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)] | None = None
     precheck: Text | None = None
     verify: Text | None = None
-    env: Annotated[dict[EnvName, Annotated[str, AfterValidator(_no_nul)]], AfterValidator(_env)] = {}
+    env: Annotated[dict[EnvName, Annotated[str, AfterValidator(checks.no_nul)]], AfterValidator(checks.env)] = {}
     worktree: Worktree = Worktree()
+    sandbox: Literal["bwrap"] | None = None
+    sandbox_write: tuple[Annotated[ShortText, AfterValidator(checks.writable)], ...] = ()
 
 
 class Policy(Model):
@@ -218,6 +162,10 @@ class Task(Model):
     def _fits(self) -> Task:
         if self.execution.type == "shell" and self.execution.skip_permissions:
             raise ValueError("skipPermissions is for claude tasks; a shell command has no permissions to skip")
+        if self.execution.sandbox_write and self.execution.sandbox is None:
+            raise ValueError("sandboxWrite is for tasks with a sandbox")
+        if self.execution.sandbox is not None and "/" not in self.execution.worktree.branch_prefix:
+            raise ValueError("with a sandbox, branchPrefix needs a '/': the agent may write branches beside its own")
         return self
 
 
@@ -236,7 +184,7 @@ class QuietHours(Model):
     from_: Annotated[str, Field(alias="from", pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
     until: Annotated[str, Field(pattern=r"^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$")]
     days: Annotated[tuple[Day, ...], Field(min_length=1)] = get_args(Day)
-    timezone: Annotated[str, AfterValidator(_as_value_error(_zone))] | None = None
+    timezone: Annotated[str, AfterValidator(checks.as_value_error(checks.zone))] | None = None
 
     @model_validator(mode="after")
     def _has_length(self) -> QuietHours:

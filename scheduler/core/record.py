@@ -43,6 +43,7 @@ class Reason(str, Enum):
     SELF_EDIT = "self-edit"  # the run changed its own schedule
     SECRET_IN_WORK = "secret-in-work"
     CLIENT_MISSING = "client-missing"
+    SANDBOX_MISSING = "sandbox-missing"  # the sandbox that the task asks for cannot be had: nothing was started
     AUTH = "auth"  # the client is not logged in
     CREDIT = "credit"
     USAGE_LIMIT = "usage-limit"
@@ -99,6 +100,7 @@ class Record(Model):
     triggered_by: TriggeredBy
     attempt: int = 1
     isolated: bool = True
+    sandbox: Literal["bwrap"] | None = None
     worktree_path: str | None = None
     worktree_branch: str | None = None
     worktree_pushed: bool | None = None

@@ -102,6 +102,15 @@ def attribute(
     return mine, others
 
 
+def wrote_files(commands: Sequence[GitCommand], main_root: Path, worktree: Path) -> bool:
+    """Whether a git command of the run wrote files of the main checkout."""
+    found = _Traces()
+    for command in commands:
+        if command.code in (0, None) or command.verb in _HALF_DONE:
+            _follow(found, command, str(main_root), str(worktree))
+    return found.files
+
+
 def _accounts_for(found: _Traces, wrote: Collection[str], change: Change, main_root: Path) -> bool:
     if change.kind == "file":
         path = str(main_root / change.what)

@@ -31,7 +31,9 @@ def push(tree: Worktree, remote: str) -> None:
     """
     check_remote(tree.project, remote)
     admin = admin_folder(tree)
-    where = tree.inside(admin) if admin and tree.stands else tree.project.checkout
+    # Of a sandboxed run nothing of the worktree is to run outside: a hook that lies there, say.
+    inside = admin is not None and tree.stands and not tree.wrap
+    where = tree.inside(admin) if inside and admin else tree.project.checkout
     command = ("push", "--quiet", "--no-follow-tags", "--recurse-submodules=no", "--", remote, f"{tree.ref}:{tree.ref}")
     done = git.run(where, *command, hooks=True, check=False, timeout=git.LONG)
     if done.returncode:

@@ -30,8 +30,7 @@ STATUS = ("--porcelain=v2", "--branch", "-z", "--untracked-files=all", "--no-ren
 """Options of `git status` for who parses it."""
 
 _ATTEMPTS = 4
-_SWEPT_AWAY = b"unable to create temporary file: No such file or directory"
-"""A `git gc` of the user's removed an empty folder of objects in the moment before git wrote there: it comes again."""
+_SWEPT_AWAY = b"unable to create temporary file: No such file or directory"  # a gc took an empty folder away
 
 _KEPT = ("GIT_SSL_CAINFO", "GIT_SSL_CAPATH")  # certificates say nothing about which repository is meant
 _SAFE = ("-c", "safe.bareRepository=explicit", "-c", "core.fsmonitor=false", "-c", "maintenance.auto=false")
@@ -44,10 +43,11 @@ class GitFailed(CommandFailed):
 
 @dataclass(frozen=True)
 class Where:
-    """Where a git command acts: the folder it is started in, and the environment that names the repository."""
+    """Where a git command acts: its folder, the environment that names the repository, what shuts it in a sandbox."""
 
     folder: Path
     env: Mapping[str, str] = field(repr=False, compare=False)
+    wrap: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def run(
     takes longer than `timeout` seconds.
     """
     options = [word for setting in settings for word in ("-c", setting)]
-    argv = ["git", *_SAFE, *(() if hooks else _NO_HOOKS), *options, *arguments]
+    argv = [*where.wrap, "git", *_SAFE, *(() if hooks else _NO_HOOKS), *options, *arguments]
     for _ in range(_ATTEMPTS):
         done = process.run(argv, cwd=where.folder, env=where.env, input=input, timeout=timeout, check=False)
         if done.returncode == 0 or _SWEPT_AWAY not in done.stderr:

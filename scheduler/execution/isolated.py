@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from scheduler.core.record import Reason, Record
 from scheduler.disk.files import locked, make_folder
 from scheduler.disk.paths import CONFIG_FOLDER
 from scheduler.errors import SchedulerError
-from scheduler.execution import attribution, branches, containment, git, links, refs, scan, trace, work, worktree
+from scheduler.execution import attribution, branches, containment, git, guard, links, refs, scan, trace, work, worktree
 from scheduler.execution.aftermath import digest, repository_lock, settle
 from scheduler.execution.changes import tool_paths
-from scheduler.execution.steps import Order, Workshop, trace_folder
+from scheduler.execution.inside import evidence_folder
+from scheduler.execution.steps import Order, Workshop
 from scheduler.execution.work import Work
 from scheduler.execution.worktree import Worktree
 
@@ -55,7 +57,7 @@ class Isolated:
     def __init__(self, order: Order, shop: Workshop, scratch: Path) -> None:
         self._order = order
         self._shop = shop
-        self._trace = trace_folder(scratch)
+        self._trace = evidence_folder(scratch)
         self._tree: Worktree | None = None
         self._work: Work | None = None
         self._before: asyncio.Future[containment.Snapshot] | None = None
@@ -108,7 +110,6 @@ class Isolated:
     async def create(self, notes: list[str]) -> None:
         """Make the worktree, with its links and copies. The main checkout is looked at meanwhile."""
         tree = self.tree
-        self._trace.mkdir(mode=0o700, exist_ok=True)
         self._before = asyncio.ensure_future(asyncio.to_thread(containment.snapshot, tree.project))
         self._made = True  # from here on something may be there
         notes += await asyncio.to_thread(worktree.create, tree)
@@ -137,7 +138,6 @@ class Isolated:
 
         self._tree = tree = await asyncio.to_thread(find)
         self._made = True
-        self._trace.mkdir(mode=0o700, exist_ok=True)
         self._before = asyncio.ensure_future(asyncio.to_thread(containment.snapshot, tree.project))
         anew = await asyncio.to_thread(_restore, tree)
         await self._before
@@ -145,6 +145,10 @@ class Isolated:
             notes.append("the worktree was gone when the run went on, and was made again from its branch")
             notes += await self._link()
         return anew
+
+    def wrap(self, words: tuple[str, ...]) -> None:
+        """Have our own git commands in the worktree in the sandbox of the run: what it left there may be a hook."""
+        self._tree = replace(self.tree, wrap=words)
 
     async def commit(self, record: Record, notes: list[str]) -> bool:
         """Commit what the agent left; False where nothing changed. On SchedulerError `refusal` says its kind."""
@@ -205,7 +209,8 @@ class Isolated:
                 worktree=tree.path,
                 branch=tree.branch,
             )
-            return [str(change) for change in mine], [str(change) for change in others]
+            told = (change for change in others if not guard.is_decisive(change.what))  # Watch tells of those
+            return [str(change) for change in mine], [str(change) for change in told]
 
         attributed, others = await asyncio.to_thread(compare)
         notes += [f"the main checkout changed meanwhile, not by this run: {text}" for text in others[:10]]

@@ -22,7 +22,7 @@ from scheduler.errors import SchedulerError
 from scheduler.execution import git
 from scheduler.store import config, history
 from scheduler.store.state import Known, TaskState
-from scheduler.store.trust import Project
+from scheduler.store.trust import NOT_APPROVED, Project
 
 TAIL = 1 << 20  # bytes at the end of the history that are looked at
 RECENT = timedelta(days=7)
@@ -70,8 +70,8 @@ def forecast(tasks: Iterable[tuple[Task, datetime, datetime]]) -> list[float]:
     return [moment.timestamp() for moment in islice(heapq.merge(*streams), DUE)]
 
 
-def stand(root: str, parsed: Config, known: Known, now: datetime, *, approved: bool = True) -> Standing:
-    """How a project stands by a config."""
+def stand(root: str, parsed: Config, known: Known, now: datetime, *, refusal: str | None = None) -> Standing:
+    """How a project stands by a config; `refusal`: why nothing of it may run."""
     live = [hold for hold in known.holds if not hold.is_over(now)]
     holds = [hold for hold in live if any(hold.covers(root, task) for task in parsed.tasks)]
     active = 0
@@ -92,11 +92,11 @@ def stand(root: str, parsed: Config, known: Known, now: datetime, *, approved: b
             coming.append((moment, task.id, task, state))
     coming.sort(key=lambda one: one[:2])
     return Standing(
-        approved,
-        None if approved else "its config is not the one that was approved",
+        refusal is None,
+        refusal,
         count_tasks(parsed),
         active,
-        [(moment.timestamp(), task_id) for moment, task_id, _, _ in coming] if approved else (),
+        [(moment.timestamp(), task_id) for moment, task_id, _, _ in coming] if refusal is None else (),
         holds,
         forecast((task, max(moment, now - LATE + _TICK), state.added_at) for moment, _, task, state in coming[:DUE]),
         pending,
@@ -106,13 +106,13 @@ def stand(root: str, parsed: Config, known: Known, now: datetime, *, approved: b
 
 def read_standing(root: str, trusted: Project | None, known: Known, now: datetime) -> Standing:
     """How a project stands by its config on disk, approved or not."""
-    approved = False
+    refusal: str | None = NOT_APPROVED
     try:
         source = config.read_source(root)
-        approved = trusted is not None and trusted.approves(source)
-        return stand(root, source.parse(), known, now, approved=approved)
+        refusal = NOT_APPROVED if trusted is None else trusted.refusal(source)
+        return stand(root, source.parse(), known, now, refusal=refusal)
     except SchedulerError as error:
-        return Standing(approved, error.message)
+        return Standing(refusal is None, error.message)
 
 
 def entry(

@@ -11,7 +11,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scheduler.disk.files import locked, make_folder
@@ -182,12 +182,14 @@ def _seen(tree: Worktree) -> Iterator[tuple[Where | None, State]]:
     scratch = tree.path.parent / f".{tree.path.name}.rollback"
     delete_folder(scratch)
     make_folder(scratch)
+    if tree.wrap:
+        tree = replace(tree, wrap=(*tree.wrap[:-1], "--bind", str(scratch), str(scratch), tree.wrap[-1]))
     try:
         if admin is not None:
             inside = tree.inside(admin)
             with contextlib.suppress(FileNotFoundError):
                 shutil.copy2(admin / "index", scratch / "index")  # with its time, by which git knows what is fresh
-            where = Where(inside.folder, {**inside.env, "GIT_INDEX_FILE": str(scratch / "index")})
+            where = replace(inside, env={**inside.env, "GIT_INDEX_FILE": str(scratch / "index")})
             state = None
             with contextlib.suppress(git.GitFailed):
                 state = look(tree, where)

@@ -21,7 +21,10 @@ from scheduler.core.record import Reason, Record, Status
 from scheduler.core.verdict import Verdict
 from scheduler.disk import files, paths
 from scheduler.errors import SchedulerError
+from scheduler.execution.inside import evidence_folder
 from scheduler.execution.isolated import Isolated
+from scheduler.execution.sandbox import SandboxMissing
+from scheduler.execution.selfedit import Watch
 from scheduler.execution.steps import Ended, Order, Steps, Workshop
 from scheduler.store import history
 
@@ -50,10 +53,11 @@ class _Run:
         self._record = order.record
         self._notes: list[str] = list(order.record.notes or ())
         self._scratch = Path(shop.paths.run_folder(order.record.id))
+        self._watch = Watch(shop, self._scratch)
         self._began = asyncio.get_running_loop().time()
 
     async def carry_out(self) -> Record:
-        self._scratch.mkdir(0o700, parents=True, exist_ok=True)
+        evidence_folder(self._scratch).mkdir(0o700, parents=True, exist_ok=True)
         try:
             return await (self._isolated() if self._record.isolated else self._in_main_checkout())
         finally:
@@ -78,12 +82,24 @@ class _Run:
         place = self._order.place
         self._announce(place)
         steps = self._steps(Path(self._record.project))
+        try:
+            await steps.shut_in(await self._watch.begin(self._record), None)
+        except (SchedulerError, OSError) as error:
+            return self._final(steps, _failed(_why(error), error))
         ended = await self._work(steps, made=place is None)
-        if self._waits(ended, place or {}):
-            return self._wait(steps, ended, place or {})
         if ended.verdict.status is Status.SUCCESS:
             ended = await self._verify(steps, ended)
+        ended = await self._judge(steps, ended)
+        if self._waits(ended, place or {}):
+            return self._wait(steps, ended, place or {})
         return self._final(steps, ended)
+
+    async def _judge(self, steps: Steps, ended: Ended) -> Ended:
+        """Whether the run changed what decides over it, whichever way it ended; nothing of its work is kept then."""
+        ended = await self._watch.judge(self._record, ended, steps.redactor, self._notes)
+        if ended.verdict.reason is Reason.SELF_EDIT:
+            self._record = self._record.evolve(commit=None, files_changed=None, insertions=None, deletions=None)
+        return ended
 
     async def _isolated(self) -> Record:
         where = Isolated(self._order, self._shop, self._scratch)
@@ -100,20 +116,24 @@ class _Run:
         self._announce(place)
         steps: Steps | None = None
         try:
-            made = await where.settle_in(self._order.place, self._notes)
+            watching = self._watch.begin(self._record)
+            made, _ = await asyncio.gather(where.settle_in(self._order.place, self._notes), watching)
             steps = self._steps(where.folder)
+            where.wrap(await steps.shut_in(where.tree.project, where.tree))
             ended = await self._work(steps, made=made)
             if self._waits(ended, place):
                 violation = await where.contain(self._notes)
-                if violation is None:
+                ended = await self._judge(steps, ended if violation is None else _violated(violation, ended))
+                if self._waits(ended, place):
                     return self._wait(steps, ended, place)
-                ended = _violated(violation, ended)
         except (SchedulerError, OSError) as error:
-            ended = _failed(Reason.WORKTREE_FAILED, error)
+            ended = _failed(_why(error), error)
         if steps is not None and ended.verdict.status is Status.SUCCESS:
             ended = await self._keep(where, steps, ended)
         if not where.contained:
             await self._note_violation(where)
+        if steps is not None and ended.verdict.reason is not Reason.SELF_EDIT:
+            ended = await self._judge(steps, ended)
         final = self._final(steps, ended)
         self._shop.update(final.id, phase="ended", record=final.to_json())
         if final.commit is not None and self._order.task.execution.worktree.push:
@@ -233,6 +253,10 @@ class _Run:
 
 def _violated(violation: str, ended: Ended) -> Ended:
     return Ended(Verdict(Status.FAILURE, Reason.CONTAINMENT, violation), ended.exit_code, ended.report)
+
+
+def _why(error: Exception) -> Reason:
+    return Reason.SANDBOX_MISSING if isinstance(error, SandboxMissing) else Reason.WORKTREE_FAILED
 
 
 def _failed(reason: Reason, error: SchedulerError | OSError) -> Ended:

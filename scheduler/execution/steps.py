@@ -18,10 +18,12 @@ from scheduler.core.redact import Redactor
 from scheduler.core.report import AgentReport
 from scheduler.core.verdict import Verdict, judge_claude, judge_shell
 from scheduler.disk.paths import Paths
-from scheduler.execution import agent, claude, trace
+from scheduler.execution import agent, claude, git, sandbox, trace
 from scheduler.execution.environment import build_environment
+from scheduler.execution.inside import evidence_folder
 from scheduler.execution.runlog import RunLog
 from scheduler.execution.stream import ResultReader
+from scheduler.execution.worktree import Worktree
 
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 SHELL = "/bin/sh"
@@ -75,12 +77,29 @@ class Steps:
         self._order = order
         self._shop = shop
         self._folder = folder
+        self._scratch = scratch
+        self._room: sandbox.Room | None = None
+        self._wrap: tuple[str, ...] = ()
         self._cancel = cancel
         used = (order.record.duration or 0) / 1000
         self._deadline = asyncio.get_running_loop().time() + order.task.execution.timeout - used
         self.env = _environment(order, shop, scratch)
         self.redactor = order.redactor
         self.log = RunLog(order.record, shop.now, self.redactor)
+
+    async def shut_in(self, project: git.Project, tree: Worktree | None) -> tuple[str, ...]:
+        """Have all processes that follow in the sandbox that the task asks for; the words that go before a command line
+        (none where it asks for none). SandboxMissing where it cannot be had."""
+        execution, places = self._order.task.execution, self._shop.paths
+        if execution.sandbox is None:
+            return ()
+        client = claude.find_client(self._order.path, self._order.client) if execution.type == "claude" else None
+        program = None if client is None else str(client)
+        room = sandbox.Room(project, places, self._scratch, self.env, tree, program, execution.sandbox_write)
+        self._wrap = await asyncio.to_thread(sandbox.enter, room)
+        self._room = room
+        self.env = {**self.env, **sandbox.environment(room)}
+        return self._wrap
 
     async def shell(self, label: str, command: str) -> agent.Outcome:
         """One of the task's own commands, in the run's folder; what it says goes to the logs, under `label`."""
@@ -141,6 +160,8 @@ class Steps:
             outcome = await self._process(argv, self.env, prompt, sink)
         finally:
             self.log.end()
+        if self._room is not None:
+            await asyncio.to_thread(sandbox.bring_in_changes, self._room, self._order.record.id)
         report = reader.report()
         verdict = judge_claude(
             report,
@@ -169,7 +190,7 @@ class Steps:
         left = max(self._deadline - asyncio.get_running_loop().time(), 0.001)
         outcome = await agent.carry_out(
             self._shop.pool,
-            agent.AgentSpec(argv, self._folder, env, stdin, GRACE),
+            agent.AgentSpec([*self._wrap, *argv], self._folder, env, stdin, GRACE),
             agent.Limits(left, self._order.task.execution.stall_timeout),
             sink,
             self._cancel,
@@ -197,14 +218,9 @@ def _environment(order: Order, shop: Workshop, scratch: Path) -> dict[str, str]:
             "SCHEDULER_TASK_ID": record.task_id,
             "SCHEDULER_PROJECT": record.project,
         },
-        # Tells which git commands of the run acted on the main checkout.
-        extra=trace.environment(trace_folder(scratch)) if record.isolated else {},
+        # Tells which git commands of the run acted on the main checkout, or on git's settings.
+        extra=trace.environment(evidence_folder(scratch)),
     )
-
-
-def trace_folder(scratch: Path) -> Path:
-    """Where the git commands of a run are put on file."""
-    return scratch / "trace"
 
 
 def _judge_shell(outcome: agent.Outcome) -> Verdict:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import stat
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scheduler.errors import SchedulerError
@@ -142,7 +142,7 @@ def with_identity(where: Where, command: Callable[[Where], Completed]) -> Comple
     """Run a command that makes a commit; once more under a name of our own where the user has none configured."""
     done = command(where)
     if done.returncode and git.run(where, "var", "GIT_COMMITTER_IDENT", check=False).returncode:
-        done = command(Where(where.folder, {**where.env, **_IDENTITY}))
+        done = command(replace(where, env={**where.env, **_IDENTITY}))
     return done
 
 
@@ -253,8 +253,9 @@ def unpublished(tree: Worktree, paths: Iterable[str]) -> list[str]:
         if not os.path.lexists(folder / ".git"):
             continue
         env = {**tree.project.env, "GIT_DIR": str(folder / ".git"), "GIT_WORK_TREE": str(folder)}
-        dirty = git.run(Where(folder, env), "status", "--porcelain", "-z", check=False)
-        ahead = git.run(Where(folder, env), "rev-list", "-n1", "--all", "HEAD", "--not", "--remotes", check=False)
+        where = Where(folder, env, tree.wrap)
+        dirty = git.run(where, "status", "--porcelain", "-z", check=False)
+        ahead = git.run(where, "rev-list", "-n1", "--all", "HEAD", "--not", "--remotes", check=False)
         if any(done.returncode or done.stdout for done in (dirty, ahead)):
             found.append(f"{path}: a repository of its own, with work that is nowhere else")
     return found

@@ -36,7 +36,8 @@ _MAKE_ONE = "try a `git worktree add` of your own; it should say the same"
 class Worktree:
     """One run's worktree: the folder `{task-id}-{run8}`, the branch made for it at the commit `base`.
 
-    `lock` is the lock of the repository; it is taken here, never by the caller.
+    `lock` is the lock of the repository; it is taken here, never by the caller. `wrap` is put before each git command
+    that acts in the worktree, where what an agent left there is to stay in a sandbox.
     """
 
     project: Project
@@ -44,6 +45,7 @@ class Worktree:
     branch: str
     base: str
     lock: Path
+    wrap: tuple[str, ...] = ()
 
     @property
     def ref(self) -> str:
@@ -60,7 +62,7 @@ class Worktree:
     def inside(self, admin: Path) -> Where:
         """For commands that act in the worktree: they name it, whatever an agent made of its `.git`."""
         env = {**self.project.env, "GIT_DIR": str(admin), "GIT_WORK_TREE": str(self.path)}
-        return Where(self.path, env)
+        return Where(self.path, env, self.wrap)
 
 
 def create(tree: Worktree) -> list[str]:

@@ -172,7 +172,8 @@ class Desk:
     def _start(self, queued: Queued, served: Served, task: Task, now: datetime) -> None:
         record = queued.record
         if queued.place is None:
-            record = record.evolve(started_at=now, isolated=task.execution.worktree.enabled)
+            execution = task.execution
+            record = record.evolve(started_at=now, isolated=execution.worktree.enabled, sandbox=execution.sandbox)
         trusted = served.trusted
         order = run.Order(record, task, served.rules, trusted.path, trusted.client, served.redactor, queued.place)
         self._starts += 1
@@ -187,6 +188,8 @@ class Desk:
             self.gate.limit(record)
             self.wait(row)
             return
+        if record.reason is Reason.SELF_EDIT:
+            self._projects.forget_stamps()  # nothing starts before what was approved is read anew
         self.gate.judge_account(record)
         self.close_record(record)
         self.wake.set()

@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
+from scheduler.core.models import iso
 from scheduler.core.record import Reason, Record, Status
 from scheduler.disk.paths import Paths, history_file
 from scheduler.errors import SchedulerError
-from scheduler.execution import aftermath, process, tree
+from scheduler.execution import aftermath, process, selfedit, tree
 from scheduler.runner.desk import Desk
 from scheduler.runner.ledger import read_record
 from scheduler.store import history, trust
@@ -64,6 +65,7 @@ async def _settle(paths: Paths, env: Mapping[str, str], row: RunRow, desk: Desk,
     if row.phase == "running":
         await _see_ended(row.process)
         record = crashed(record, now())
+        record = await asyncio.to_thread(selfedit.recall, paths, record, env, iso(now()))
     if row.place and "worktree" in row.place:
         record = await asyncio.to_thread(aftermath.recover, paths, record, row.place, env)
     told = _is_on_record(record)

@@ -83,8 +83,9 @@ def read(trusted: trust.Project, env: Mapping[str, str], default: Redactor) -> t
     served = Served(trusted.root, trusted, config.stamp(trusted.root), default)
     try:
         source = config.read_source(trusted.root)
-        if not trusted.approves(source):
-            served.suspended = "its config is not the one that was approved; look at it and approve it with 'enable'"
+        refusal = trusted.refusal(source)
+        if refusal is not None:
+            served.suspended = f"{refusal}; look at it and approve it with 'enable'"
             return served, []
         served.config, served.redactor = source.vetted(env)
     except SchedulerError as error:

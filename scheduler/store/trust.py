@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from scheduler.disk import files, rights
@@ -18,6 +19,7 @@ from scheduler.store.config import Source
 
 LIMIT = 256 * 1024 * 1024
 KEPT = 20  # approvals a project keeps; the oldest goes first
+NOT_APPROVED = "its config is not the one that was approved"
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,28 @@ class Approval:
 
 
 @dataclass(frozen=True)
+class Suspension:
+    """A run changed what decides over runs, and the user has not looked yet: `changes` names what, `difference` shows
+    how, as far as it can be told."""
+
+    run: str
+    task: str
+    at: str
+    changes: tuple[str, ...]
+    difference: tuple[str, ...] = ()
+
+    def words(self) -> str:
+        """What happened, in a clause."""
+        more = f" and {len(self.changes) - 1} more" if len(self.changes) > 1 else ""
+        return f"SELF-EDIT, run {self.run[:8]} of {self.task} changed {self.changes[0]}{more}"
+
+
+@dataclass(frozen=True)
 class Project:
-    """What the user decided for one project. `path` is the PATH and `client` the claude binary found at `enable`."""
+    """What the user decided for one project. `path` is the PATH and `client` the claude binary found at `enable`.
+
+    While there is a `suspension` nothing counts as approved.
+    """
 
     root: str
     enabled: bool
@@ -40,10 +62,18 @@ class Project:
     client: str | None
     enabled_at: str
     approvals: tuple[Approval, ...] = field(default=())
+    suspension: Suspension | None = None
 
     def approves(self, source: Source) -> bool:
-        """Whether exactly this content was approved for exactly this place."""
-        return source.project == self.root and any(a.digest == source.digest for a in self.approvals)
+        """Whether exactly this content was approved for exactly this place, and nothing happened since."""
+        return self.refusal(source) is None
+
+    def refusal(self, source: Source) -> str | None:
+        """Why nothing of this content may run, in a clause; None where it was approved."""
+        if self.suspension is not None:
+            return self.suspension.words()
+        approved = source.project == self.root and any(a.digest == source.digest for a in self.approvals)
+        return None if approved else NOT_APPROVED
 
     def without_texts(self) -> Project:
         """The same to `approves`, in little memory."""
@@ -70,7 +100,17 @@ def read(paths: Paths) -> dict[str, Project]:
 
 def _project(root: str, entry: dict[str, Any]) -> Project:
     approvals = tuple(Approval(a["digest"], a["at"], a["config"], a["rules"]) for a in entry["approvals"])
-    return Project(root, entry["enabled"] is True, entry["path"], entry["client"], entry["enabledAt"], approvals)
+    told = entry.get("suspension")
+    suspension = None if told is None else _suspension(told)
+    enabled = entry["enabled"] is True
+    return Project(root, enabled, entry["path"], entry["client"], entry["enabledAt"], approvals, suspension)
+
+
+def _suspension(told: dict[str, Any]) -> Suspension:
+    changes = tuple(map(str, told["changes"])) or ("something",)
+    return Suspension(
+        str(told["run"]), str(told["task"]), str(told["at"]), changes, tuple(map(str, told["difference"]))
+    )
 
 
 def lock(paths: Paths) -> files.locked:
@@ -87,6 +127,7 @@ def write(paths: Paths, projects: dict[str, Project]) -> None:
             "client": p.client,
             "enabledAt": p.enabled_at,
             "approvals": [{"digest": a.digest, "at": a.at, "config": a.config, "rules": a.rules} for a in p.approvals],
+            **({} if p.suspension is None else {"suspension": asdict(p.suspension)}),
         }
         for root, p in projects.items()
     }
@@ -103,12 +144,12 @@ def approved(projects: dict[str, Project], source: Source, at: str) -> dict[str,
     """`projects` with `source` approved for its project, which must be known."""
     project = projects[source.project]
     others = [a for a in project.approvals if a.digest != source.digest]
-    new = Project(
-        project.root,
-        project.enabled,
-        project.path,
-        project.client,
-        project.enabled_at,
-        (*others, approval(source, at))[-KEPT:],
-    )
-    return {**projects, source.project: new}
+    return {**projects, source.project: replace(project, approvals=(*others, approval(source, at))[-KEPT:])}
+
+
+def suspend(paths: Paths, roots: Iterable[str], suspension: Suspension) -> None:
+    """Let nothing of these projects run before their user has looked at what a run changed. Takes the lock."""
+    with lock(paths):
+        known = read(paths)
+        found = {root: replace(known[root], suspension=suspension) for root in roots if root in known}
+        write(paths, {**known, **found})

@@ -187,3 +187,18 @@ def test_unknown_fields_are_faults_everywhere() -> None:
 def test_settings_have_defaults() -> None:
     assert UserSettings().max_concurrent == 2
     assert ProjectSettings().remind is True
+
+
+def test_a_sandbox_needs_branches_in_a_folder_and_places_that_are_absolute() -> None:
+    def execution(**fields: Any) -> dict[str, Any]:
+        return {"execution": {"type": "shell", "command": "true", **fields}}
+
+    assert read(task(**execution(sandbox="bwrap", sandboxWrite=["~/.npm", "/srv"]))).execution.sandbox == "bwrap"
+    for fields, said in (
+        ({"sandboxWrite": ["/srv"]}, "sandboxWrite is for tasks with a sandbox"),
+        ({"sandbox": "bwrap", "worktree": {"branchPrefix": "auto-"}}, "branchPrefix needs a '/'"),
+        ({"sandbox": "bwrap", "sandboxWrite": ["node_modules"]}, "not an absolute path"),
+        ({"sandbox": "bwrap", "sandboxWrite": ["~/../x"]}, "not an absolute path"),
+        ({"sandbox": "docker"}, "'docker' is not one of bwrap"),
+    ):
+        assert any(said in message for _, message in faults(task(**execution(**fields)))), fields
