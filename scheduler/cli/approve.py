@@ -30,7 +30,8 @@ from scheduler.store.trust import Suspension
 
 NO_SANDBOX = """\
 This is not a sandbox. A task runs as you, with your files, your keys and your network; the worktree keeps its edits
-apart, and nothing else does. For a sandbox, give a task --sandbox bwrap."""
+apart, and nothing else does (for a sandbox: --sandbox bwrap). What you approve is this config and rules.md: not the
+scripts that they call, and not the settings, hooks and servers of Claude Code that the repository carries."""
 
 
 @click.command()
@@ -114,7 +115,8 @@ def _approve(context: Context, view: View, parsed: Config, client: str | None) -
 def _show(view: View, parsed: Config, found: list[Finding]) -> None:
     assert view.source is not None
     for task in parsed.tasks:
-        output.say(f"{task.id}: {visible(task.name)}")
+        name = visible(task.name).replace("\n", "\\n")
+        output.say(f"{task.id}: {name}")
         output.facts([(f"  {name}", visible(value)) for name, value in _review(view, task)])
         output.say()
     for problem in parsed.problems:

@@ -17,6 +17,8 @@ from scheduler.store import settings
 
 _TEXTS = {
     "failed": "failed: 'show {run}', 'logs {task}' or 'retry {run}'",
+    "containment": "CHANGED YOUR CHECKOUT: 'show {run}' has the list, 'diff {run}' its own work",
+    "self-edit": "CHANGED WHAT DECIDES OVER RUNS: 'show {run}' has the list, 'enable' shows the difference",
     "failed-work": "failed: 'show {run}', 'diff {run}', 'adopt {run}' or 'retry {run}'",
     "review": "waits for review: 'diff {run}', then 'merge {run}' or 'discard {run}'",
     "kept-worktree": "worktree {path} stays: 'show {run}' says why, 'discard {run}' drops all that the run left",
@@ -71,7 +73,7 @@ def rows(projects: list[dict[str, Any]], now: datetime) -> list[list[str]]:
 def _kind(matter: dict[str, Any]) -> str:
     if matter["kind"] == "usage-limit" and matter.get("scope") == "all":
         return "usage-limit-of-others"
-    return "failed-work" if matter.get("work") else str(matter["kind"])
+    return str(matter.get("loud") or ("failed-work" if matter.get("work") else matter["kind"]))
 
 
 def _words(matter: dict[str, Any], now: datetime) -> dict[str, str]:

@@ -26,7 +26,7 @@ def checks(context: Context, root: str, tasks: tuple[Task, ...], client: str | N
     if any(task.execution.sandbox for task in tasks):
         trouble = sandbox.trouble(context.env.get("PATH", ""))
         said = "bubblewrap works here" if trouble is None else f"{trouble}: {sandbox.INSTALL}"
-        yield Check("fail" if trouble else "ok", "sandbox", said)
+        yield Finding("fail" if trouble else "ok", "sandbox", said)
     if any(task.execution.type == "claude" for task in tasks):
         yield from _client(context, tasks, client)
 

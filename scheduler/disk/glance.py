@@ -13,7 +13,8 @@
 What keeps tasks from running (`paused`, `budget`, `usage-limit`, `auth`, `credit`) says its "scope": "task", "project",
 "all" or "run" (that run waits for a usage limit to end), "until": <epoch s> | null, "by": text (who, how much, or what
 the client said), "skipped": how many occurrences were passed over. A `kept-worktree` says its "path", a `failed` one by
-"work": bool whether work of it was saved, a `waiting` one (which met a usage limit and goes on later) "by" for what.
+"work": bool whether work of it was saved and by "loud": "containment" | "self-edit" | null whether it changed what it
+must not, a `waiting` one (which met a usage limit and goes on later) "by" for what.
 
 The dead-man's switch: `overdue` is what came due until the entry was written and did not run, and how many runs began
 meanwhile; `cause` is the main reason ("no-runner", "asleep", "untrusted", "settings", or the kind of what keeps tasks

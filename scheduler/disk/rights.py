@@ -28,13 +28,23 @@ def others_can_write(path: AnyPath) -> str | None:
     return None
 
 
+def exposed(path: AnyPath) -> tuple[str, str] | None:
+    """Of a file and the folders that hold it (its own and, where it is a link, that of its target): which must not be
+    trusted, and why. FileNotFoundError where there is none."""
+    path = os.fspath(path)
+    for place in dict.fromkeys((path, os.path.dirname(path), os.path.dirname(os.path.realpath(path)))):
+        why = others_can_write(place)
+        if why:
+            return place, why
+    return None
+
+
 def _is_private_group(gid: int) -> bool:
     import grp  # only here: a hook never gets this far
     import pwd
 
-    me = pwd.getpwuid(os.getuid())
     try:
-        members = grp.getgrgid(gid).gr_mem
-    except KeyError:
+        me, members = pwd.getpwuid(os.getuid()), grp.getgrgid(gid).gr_mem
+    except KeyError:  # somebody without a name, as in a container: nobody can tell who else is in the group
         return False
     return gid == me.pw_gid and all(name == me.pw_name for name in members)

@@ -32,6 +32,7 @@ LATE = timedelta(seconds=GRACE)  # what is younger is under way
 _FAR = timedelta(days=36525)
 _TICK = timedelta(microseconds=1)
 _FAILED = ("failure", "timeout")
+_LOUD = ("containment", "self-edit")
 
 
 @dataclass(frozen=True)
@@ -236,7 +237,8 @@ def open_matters(root: str, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for run in reversed(runs):
         about = {"run": run["id"][:8], "task": run["taskId"], "at": _ended(run)}
         if run["status"] in _FAILED and last.get(run["taskId"]) is run:
-            found.append({"kind": "failed", **about, "work": bool(run.get("discardedRef"))})
+            loud = run.get("reason") if run.get("reason") in _LOUD else None
+            found.append({"kind": "failed", **about, "work": bool(run.get("discardedRef")), "loud": loud})
         elif run["status"] == "success" and run.get("worktreeBranch") in unmerged:
             found.append({"kind": "review", **about})
         path = run.get("worktreePath")

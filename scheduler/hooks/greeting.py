@@ -114,13 +114,20 @@ def news(runs: Items, since: float, now: float) -> str:
     return f"{start}: {', '.join(parts)}" if good or bad else ""
 
 
+_LOUD = {"containment": "CHANGED YOUR CHECKOUT", "self-edit": "CHANGED WHAT DECIDES OVER RUNS"}
+
+
 def matters(entry: Mapping[str, Any], now: float) -> list[str]:
     """What needs a person: one line for each kind, and before them what keeps tasks from running."""
     by_kind: dict[str, Items] = {}
     for item in _whole(entry, "open"):
         by_kind.setdefault(str(item.get("kind")), []).append(item)
     lines = []
-    failed = by_kind.get("failed")
+    failed = by_kind.get("failed", [])
+    for loud, what in _LOUD.items():
+        runs = [item for item in failed if item.get("loud") == loud]
+        lines += [f"{what}: {_runs(runs)}. /scheduler:status"] if runs else []
+    failed = [item for item in failed if str(item.get("loud")) not in _LOUD]
     if failed:
         task = failed[0]["task"] if len(failed) == 1 else "TASK"
         saved = [item for item in failed if item.get("work") is not False]

@@ -75,10 +75,10 @@ def read_source(project: str) -> Source:
 
 def _read(path: str, limit: int) -> bytes | None:
     try:
-        for place in (path, os.path.dirname(path)):
-            why = rights.others_can_write(place)
-            if why:
-                raise ConfigUnreadable(f"{place} {why}", f"run: chmod go-w '{place}'")
+        found = rights.exposed(path)
+        if found is not None:
+            place, why = found
+            raise ConfigUnreadable(f"{place} {why}", f"run: chmod go-w '{place}'")
         return files.read_bounded(path, limit)
     except (FileNotFoundError, NotADirectoryError):
         return None

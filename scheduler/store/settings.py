@@ -14,9 +14,9 @@ LIMIT = 1024 * 1024
 def read(paths: Paths) -> UserSettings:
     """The user's settings, the defaults where there is no file. SchedulerError, naming the place, when it is wrong."""
     try:
-        why = rights.others_can_write(paths.settings)
-        if why:
-            raise SchedulerError(f"{paths.settings} {why}", f"run: chmod go-w '{paths.settings}'")
+        exposed = rights.exposed(paths.settings)
+        if exposed is not None:
+            raise SchedulerError(f"{exposed[0]} {exposed[1]}", f"run: chmod go-w '{exposed[0]}'")
         found = from_json(UserSettings, files.read_bounded(paths.settings, LIMIT))
     except FileNotFoundError:
         return UserSettings()

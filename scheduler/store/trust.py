@@ -7,7 +7,6 @@ stored with their text, so that going back to an approved content needs no new a
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -84,10 +83,10 @@ def read(paths: Paths) -> dict[str, Project]:
     """Every project the user decided about, by real path. CorruptFile when the store is none; it is left as it is."""
     path = paths.trust
     try:
-        for place in (path, os.path.dirname(path)):
-            why = rights.others_can_write(place)
-            if why:
-                raise SchedulerError(f"{place} {why}", f"look at it, then run: chmod go-rwx '{place}'")
+        found = rights.exposed(path)
+        if found is not None:
+            place, why = found
+            raise SchedulerError(f"{place} {why}", f"look at it, then run: chmod go-rwx '{place}'")
         raw = json.loads(files.read_bounded(path, LIMIT))
         return {root: _project(root, entry) for root, entry in raw["projects"].items()}
     except FileNotFoundError:
