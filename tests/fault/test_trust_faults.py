@@ -249,7 +249,10 @@ def test_a_look_that_comes_too_early_clears_nothing(own: Rig, cli: Command) -> N
 
 
 ALTERS = sorted(name for name, verb in VERBS.items() if verb.alters)
-PARTLY = {"service": ("install", "uninstall")}  # the words with which a verb alters that else looks
+PARTLY = {
+    "doctor": ("--fix",),
+    "service": ("install", "uninstall"),
+}  # words with which they alter
 LOOKS = "list show next check result diff history stats logs changes status completion answer schema".split()
 
 
