@@ -122,11 +122,11 @@ def matters(entry: Mapping[str, Any], now: float) -> list[str]:
     by_kind: dict[str, Items] = {}
     for item in _whole(entry, "open"):
         by_kind.setdefault(str(item.get("kind")), []).append(item)
-    lines = []
+    alarms, lines = [], []
     failed = by_kind.get("failed", [])
     for loud, what in _LOUD.items():
         runs = [item for item in failed if item.get("loud") == loud]
-        lines += [f"{what}: {_runs(runs)}. /scheduler:status"] if runs else []
+        alarms += [f"{what}: {_runs(runs)}. /scheduler:status"] if runs else []
     failed = [item for item in failed if str(item.get("loud")) not in _LOUD]
     if failed:
         task = failed[0]["task"] if len(failed) == 1 else "TASK"
@@ -137,7 +137,7 @@ def matters(entry: Mapping[str, Any], now: float) -> list[str]:
     review = by_kind.get("review")
     if review:
         lines.append(f"To review: {_count(len(review), 'branch', 'branches')}, {_runs(review)}. /scheduler:status")
-    return [*_held(_items(entry, "open"), now), *lines, *_rest(entry, by_kind)]
+    return [*alarms, *_held(_items(entry, "open"), now), *lines, *_rest(entry, by_kind)]
 
 
 def _held(items: Items, now: float) -> Iterator[str]:

@@ -157,3 +157,19 @@ def test_the_context_is_at_most_sixty_words(statuses: list[str]) -> None:
     opened = [item(n, kind="review") for n in range(20)]
     entry = {**ENTRY, "next": [{"task": "b" * 64, "at": NOW + DAY}], "open": opened}
     assert len(greeting.context(entry, runs, NOW).split()) <= 60
+
+
+def test_a_run_that_changed_what_it_must_not_is_told_first_and_loudly() -> None:
+    opened = [
+        item(1, kind="failed", work=True, loud=None),
+        item(2, kind="failed", work=True, loud="containment"),
+        item(3, kind="failed", work=False, loud="self-edit"),
+        item(4, kind="paused"),
+        item(5, kind="failed", work=False, loud=["containment"]),
+    ]
+    lines = greeting.matters({**ENTRY, "open": opened}, NOW)
+    assert lines[:2] == [
+        "CHANGED YOUR CHECKOUT: task-2 00000002. /scheduler:status",
+        "CHANGED WHAT DECIDES OVER RUNS: task-3 00000003. /scheduler:status",
+    ]
+    assert "task-2" not in "".join(lines[2:]) and any("Failed: task-1" in line for line in lines)
