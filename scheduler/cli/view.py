@@ -40,7 +40,14 @@ class View:
     @property
     def approved(self) -> bool:
         """Whether exactly this config was approved."""
-        return self.trusted is not None and self.source is not None and self.trusted.approves(self.source)
+        return self.refusal is None
+
+    @property
+    def refusal(self) -> str | None:
+        """Why nothing of this config may run, in a clause; None where it was approved."""
+        if self.trusted is None or self.source is None:
+            return trust.NOT_APPROVED
+        return self.trusted.refusal(self.source)
 
     @property
     def absent(self) -> bool:
@@ -52,7 +59,7 @@ class View:
         if self.config is None:
             assert self.problem is not None
             return overview.Standing(self.approved, self.problem.message)
-        return overview.stand(self.root, self.config, self.known, self.now, approved=self.approved)
+        return overview.stand(self.root, self.config, self.known, self.now, refusal=self.refusal)
 
     def usable(self) -> Config:
         """The config, or the error that says why there is none."""
@@ -110,10 +117,8 @@ class View:
             return self.problem.message, self.problem.hint
         if not self.enabled:
             return "this project is not enabled: nothing runs", "look at its tasks and let them run: 'enable'"
-        if self.trusted is not None and self.source is not None:
-            refusal = self.trusted.refusal(self.source)
-            if refusal is not None:
-                return f"{refusal}: nothing runs", "look at what changed and approve it: 'enable'"
+        if self.refusal is not None:
+            return f"{self.refusal}: nothing runs", "look at what changed and approve it: 'enable'"
         return None
 
 
