@@ -10,14 +10,14 @@ from collections.abc import Iterator
 
 import click
 
-from scheduler.cli import output, readiness
+from scheduler.cli import output, readiness, review
 from scheduler.cli.change import take_in, tell
 from scheduler.cli.context import Context, json_option, project_option
 from scheduler.cli.pauses import lift_account
 from scheduler.cli.view import View, look
 from scheduler.core import format as fmt
 from scheduler.core.health import Finding
-from scheduler.core.models import Task, iso
+from scheduler.core.models import iso
 from scheduler.core.parse import Config
 from scheduler.core.plain import visible
 from scheduler.disk import paths
@@ -117,7 +117,7 @@ def _show(view: View, parsed: Config, found: list[Finding]) -> None:
     for task in parsed.tasks:
         name = visible(task.name).replace("\n", "\\n")
         output.say(f"{task.id}: {name}")
-        output.facts([(f"  {name}", visible(value)) for name, value in _review(view, task)])
+        output.facts([(f"  {name}", visible(value)) for name, value in review.facts(view, task)])
         output.say()
     for problem in parsed.problems:
         output.say(f"{'warning' if problem.warning else 'suspended'}: {problem.text(paths.config_file(view.root))}")
@@ -159,62 +159,6 @@ def _self_edit(view: View) -> Iterator[str]:
     yield from map(visible, suspension.difference)
     yield "Undo what you did not want before you say yes: nothing of this is undone by itself."
     yield ""
-
-
-def _review(view: View, task: Task) -> list[tuple[str, str]]:
-    execution, tree = task.execution, task.execution.worktree
-    moment = view.next_run(task)
-    coming = "never" if moment is None else output.moment(moment, view.now)
-    limits = [f"stopped after {fmt.setting(execution.timeout)}"]
-    limits += [f"at most {fmt.count(execution.max_turns, 'turn')}"] if execution.max_turns else []
-    limits += [f"at most {fmt.money(execution.max_budget_usd)}"] if execution.max_budget_usd else []
-    return [
-        ("when", output.trigger(task.trigger) + ("" if task.enabled else " (disabled)")),
-        ("next", coming),
-        ("agent", _agent(task)),
-        ("prompt" if execution.type == "claude" else "command", execution.command),
-        ("may", _permissions(task)),
-        ("limits", ", ".join(limits)),
-        ("environment", ", ".join(execution.env)),
-        ("setup", tree.setup or ""),
-        ("precheck", execution.precheck or ""),
-        ("verify", execution.verify or ""),
-        ("linked in", ", ".join(tree.link)),
-        ("where", _where(task)),
-        ("sandbox", _sandbox(task)),
-    ]
-
-
-def _agent(task: Task) -> str:
-    if task.execution.type == "shell":
-        return "shell (/bin/sh -c)"
-    return "Claude Code" + (f", model {task.execution.model}" if task.execution.model else "")
-
-
-def _permissions(task: Task) -> str:
-    execution = task.execution
-    if execution.type == "shell":
-        return "do whatever you can do: it is a program of your own account"
-    if execution.skip_permissions:
-        return "USE EVERY TOOL UNASKED: whatever it reads can make it do anything that you can do on this machine"
-    tools = f"; unasked: {', '.join(execution.allowed_tools)}" if execution.allowed_tools else ""
-    return f"what the mode {execution.permission_mode} permits{tools}"
-
-
-def _sandbox(task: Task) -> str:
-    if task.execution.sandbox is None:
-        return ""
-    places = ", ".join(["its worktree" if task.execution.worktree.enabled else "the main checkout",
-                        "git's objects", "a /tmp of its own", *task.execution.sandbox_write])  # fmt: skip
-    return f"bubblewrap: it can read your files and use the network, and write to {places}"
-
-
-def _where(task: Task) -> str:
-    tree = task.execution.worktree
-    if not tree.enabled:
-        return "THE MAIN CHECKOUT ITSELF: what a failed run changed there stays"
-    pushed = f", pushed to {tree.remote_name} after success" if tree.push else ""
-    return f"a worktree of its own from {tree.base}, branch {tree.branch_prefix}{task.id}-…{pushed}"
 
 
 @click.command()

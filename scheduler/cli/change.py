@@ -33,10 +33,7 @@ def change(context: Context, root: str, edit: Callable[[list[Any]], None]) -> Co
     """
     with trust.lock(context.paths):
         known = trust.read(context.paths)
-        before = _approved_source(known, root)
-        after = config.edited(before, root, edit)
-        parsed, _ = after.vetted(context.env)
-        _refuse_new_problems(before.vetted(context.env)[0] if before else None, parsed, paths.config_file(root))
+        before, after, parsed = _edited(context, known, root, edit)
         known.setdefault(root, trust.Project(root, False, "", None, ""))
         if before is not None or _are_ours(after.rules, known[root]):
             known = trust.approved(known, after, iso(context.now))
@@ -45,6 +42,21 @@ def change(context: Context, root: str, edit: Callable[[list[Any]], None]) -> Co
         take_in(context, known[root], parsed)
     tell(context, root)
     return parsed
+
+
+def rehearse(context: Context, root: str, edit: Callable[[list[Any]], None]) -> Config:
+    """The config that `change` would make, or the error that it would raise. Nothing is written."""
+    return _edited(context, trust.read(context.paths), root, edit)[2]
+
+
+def _edited(
+    context: Context, known: Known, root: str, edit: Callable[[list[Any]], None]
+) -> tuple[Source | None, Source, Config]:
+    before = _approved_source(known, root)
+    after = config.edited(before, root, edit)
+    parsed, _ = after.vetted(context.env)
+    _refuse_new_problems(before.vetted(context.env)[0] if before else None, parsed, paths.config_file(root))
+    return before, after, parsed
 
 
 def _approved_source(known: Mapping[str, trust.Project], root: str) -> Source | None:

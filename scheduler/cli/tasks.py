@@ -13,14 +13,15 @@ from typing import Any
 
 import click
 
-from scheduler.cli import output
-from scheduler.cli.change import change
+from scheduler.cli import output, review
+from scheduler.cli.change import change, rehearse
 from scheduler.cli.context import Context, F, json_option, project_option, task_argument
 from scheduler.cli.fields import FIELDS, drop, field_options, put, put_all, text_of
 from scheduler.cli.triggers import When, adjust_trigger, new_trigger, trigger_options
 from scheduler.cli.view import View, look
 from scheduler.core.models import Task, from_json, iso
 from scheduler.core.parse import show
+from scheduler.core.plain import visible
 from scheduler.core.schedule import occurrences
 from scheduler.disk.paths import ID_MAX, is_task_id
 from scheduler.errors import SchedulerError, UsageError
@@ -49,14 +50,15 @@ def _work(prompt: str | None, shell: str | None) -> dict[str, str] | None:
 @click.command()
 @click.argument("name")
 @click.option("--id", "task_id", help="Its id (a-z, 0-9, '-'); default: made from the name.")
+@click.option("--dry-run", is_flag=True, help="Only tell what would be added, and when it would run.")
 @_work_options
 @field_options
 @project_option
 @json_option
 @click.pass_obj
 def add(
-    context: Context, /, name: str, task_id: str | None, folder: str | None, as_json: bool, prompt: str | None,
-    shell: str | None, **given: Any,
+    context: Context, /, name: str, task_id: str | None, dry_run: bool, folder: str | None, as_json: bool,
+    prompt: str | None, shell: str | None, **given: Any,
 ) -> None:  # fmt: skip
     """Add a task called NAME: when (--cron, --at or --every) and what (--prompt or --shell)."""
     _check_name(name)
@@ -80,8 +82,12 @@ def add(
         entry["id"] = task_id or free_id(name, taken)
         entries.append(entry)
 
-    parsed = change(context, root, append)
-    _tell("added", parsed.task(entry["id"]), look(context, root), as_json)
+    parsed = (rehearse if dry_run else change)(context, root, append)
+    task, view = parsed.task(entry["id"]), look(context, root)
+    _tell("would add" if dry_run else "added", task, view, as_json)
+    if dry_run and not as_json:
+        output.facts([(f"  {name}", visible(value)) for name, value in review.facts(view, task)[2:]])
+        output.say("nothing is saved yet")
 
 
 @click.command()

@@ -126,15 +126,18 @@ def test_the_skill_saves_by_one_call_and_cannot_approve(client: Path, own: Rig, 
     own.enable(shell_task("nightly", "true"))
     add = f"{SCHEDULER} add 'Weekly look' --cron '0 9 * * 1' --prompt 'look; then tell'"
     with StandIn() as api:  # a person is asked before a skill with tools of its own begins
-        turns = [tool("Skill", skill="scheduler:schedule"), tool("Bash", command=add)]
+        calls = [tool("Bash", command=f"{add} --dry-run"), tool("Bash", command=add)]
+        turns = [tool("Skill", skill="scheduler:schedule"), *calls]
         api.play([*turns, tool("Bash", command=f"{SCHEDULER} enable --yes"), text("Done.")])
         result = ask(client, own, api, cache, *PLUGIN, "--allowedTools", "Skill", "-p", "every monday at 9, look")
         said = tool_results(api)
         version = client_version(client, client_environment(own.home, api))
     denied = [call["tool_input"]["command"] for call in result["permission_denials"]]
     # 2.1.197 does not heed the allowed-tools of a skill that the model begins: there a person is asked.
-    assert denied == [*([add] if version == "2.1.197" else []), f"{SCHEDULER} enable --yes"]
-    assert version == "2.1.197" or "added weekly-look: At 09:00, only on Monday" in said[1], said
+    assert denied == [*([f"{add} --dry-run", add] if version == "2.1.197" else []), f"{SCHEDULER} enable --yes"]
+    if version != "2.1.197":
+        assert "would add weekly-look: At 09:00, only on Monday" in said[1] and "look; then tell" in said[1], said
+        assert "added weekly-look: At 09:00, only on Monday" in said[2], said
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,27 @@ def test_every_field_of_a_task_has_an_option() -> None:
     assert {"id", "name", "trigger"} == Task.model_fields.keys() - {"enabled", "tags", *inside}
 
 
+def test_a_dry_run_shows_what_would_be_added_and_writes_nothing(cli: Command, repo: Path, tmp_path: Path) -> None:
+    words = ["--cron", "0 2 * * 1-5", "--prompt", "Update them; then \x1b[31mtell."]
+    said = cli("add", "Update the docs!", *words, "--dry-run")
+    assert said.out.startswith("would add update-the-docs: At 02:00, Monday through Friday (Europe/Berlin)\n")
+    assert said.out.count(" 02:00 CE") == 3
+    assert "  prompt  Update them; then " in said.out and "\x1b" not in said.out
+    assert "  may     what the mode acceptEdits permits\n" in said.out
+    assert said.out.endswith("\nnothing is saved yet\n")
+    assert not (repo / ".omc").exists() and not (tmp_path / "state" / "trust.json").exists()
+    cli("add", "Update the docs!", *words)
+    before = (repo / ".omc/scheduler/config.json").read_bytes()
+    assert cli("add", "Update the docs!", *words, "--dry-run").out.startswith("would add update-the-docs-2: ")
+    assert (
+        "there is a task update-the-docs already"
+        in cli("add", "x", "--id", "update-the-docs", *words, "--dry-run", code=1).err
+    )
+    assert (repo / ".omc/scheduler/config.json").read_bytes() == before
+    (repo / ".omc/scheduler/config.json").write_bytes(before + b" ")
+    assert "not one that you approved" in cli("add", "Other", *words, "--dry-run", code=1).err
+
+
 def test_adding_writes_only_what_was_said(cli: Command, repo: Path) -> None:
     said = cli("add", "Update the docs!", "--cron", "0 2 * * 1-5", "--prompt", "Update them.")
     assert config_of(repo) == {
