@@ -60,6 +60,9 @@ class Projects:
                 served = self.served.get(root)
                 if served is None or served.trusted != project or served.stamp != config.stamp(root):
                     await self._load(project, now)
+                elif served.branches != (branches := _branches(served)):
+                    served.branches = branches
+                    self.changed.add(root)
 
     def _read_user_files(self) -> None:
         try:
@@ -88,6 +91,7 @@ class Projects:
         before = self.served.get(project.root)
         if before is not None:
             served.absent = Absence.UNTRUSTED if before.suspended else before.absent
+        served.branches = _branches(served)
         self.served[project.root] = served
         self.changed.add(project.root)
 
@@ -123,6 +127,14 @@ class Projects:
     def suspended(self) -> dict[str, str]:
         """Why a project that is enabled is not served."""
         return {root: served.suspended for root, served in self.served.items() if served.suspended}
+
+
+def _branches(served: Served) -> tuple[object, ...]:
+    heads = os.path.join(served.root, ".git", "refs", "heads")
+    folders = {os.path.dirname(task.execution.worktree.branch_prefix) for task in served.tasks.values()}
+    places = [os.path.join(heads, folder) for folder in sorted({"", *folders})]
+    git = os.path.join(served.root, ".git")
+    return tuple(_stat(path) for path in (*places, os.path.join(git, "packed-refs"), os.path.join(git, "logs", "HEAD")))
 
 
 def _stat(path: str) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from scheduler.core.parse import Config, trigger_digest
 from scheduler.core.redact import Redactor
 from scheduler.core.schedule import next_occurrence
 from scheduler.errors import SchedulerError
-from scheduler.execution.overview import DUE, Standing, count_tasks, forecast, stand
+from scheduler.execution.overview import DUE, Standing, count_suspended, count_tasks, forecast, stand
 from scheduler.store import config, trust
 from scheduler.store.state import Known, State, TaskState
 
@@ -26,7 +26,8 @@ class Served:
     """One enabled project. `tasks` and `rules` are of the approved bytes; `suspended` says why nothing may start.
 
     `redactor` knows the secrets of the config and of the runner's environment, and names and tags are without them.
-    `coming` is a heap of each task's next occurrence. `absent`: why nobody looked at it until now.
+    `coming` is a heap of each task's next occurrence. `absent`: why nobody looked at it until now. `branches`: stamps of
+    what git touches when somebody merges or deletes a run's branch.
     """
 
     root: str
@@ -40,6 +41,7 @@ class Served:
     states: dict[str, TaskState] = field(default_factory=dict)
     coming: list[tuple[datetime, str]] = field(default_factory=list)
     absent: Absence = Absence.NO_RUNNER
+    branches: tuple[object, ...] = ()
 
     def active(self, task_id: str) -> TaskState | None:
         """The state of a task that may fire by the clock; None for one that is off, done or unknown."""
@@ -73,7 +75,8 @@ class Served:
         soon = [one for one in heapq.nsmallest(DUE, coming) if one[1] in self.tasks]
         due = forecast((self.tasks[task], moment, states[task].added_at) for moment, task in soon)
         told = [(moment.timestamp(), task) for moment, task in soon]
-        return Standing(True, None, count_tasks(self.config), live, told, due=due)
+        broken = count_suspended(self.config)
+        return Standing(True, None, count_tasks(self.config), live, told, due=due, broken=broken)
 
 
 def read(trusted: trust.Project, env: Mapping[str, str], default: Redactor) -> tuple[Served, list[Told]]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from scheduler import __version__
 from scheduler.execution.claude import client_version
 from tests.client import client_environment
 from tests.plugin import ROOT, copy_plugin, plugin
@@ -197,20 +198,58 @@ def test_it_validates_installs_answers_and_leaves(client: Path, own: Rig, cache:
         assert "scheduler" not in plugin(client, env, "list")
 
 
-def test_it_installs_from_a_git_repository(client: Path, own: Rig, cache: Path, tmp_path: Path) -> None:
-    source, marketplace = tmp_path / "source", tmp_path / "marketplace"
-    copy_plugin(source)
-    own.git("init", "-q", str(source), cwd=tmp_path)
-    own.git("add", "-A", cwd=source)
-    own.git("-c", "user.name=T", "-c", "user.email=t@x", "commit", "-q", "-m", "plugin", cwd=source)
-    (marketplace / ".claude-plugin").mkdir(parents=True)
-    entry = {"name": "scheduler", "source": {"source": "url", "url": f"file://{source}"}}
-    listed = {"name": "by-git", "owner": {"name": "T"}, "plugins": [entry]}
-    (marketplace / ".claude-plugin" / "marketplace.json").write_text(json.dumps(listed))
+def commit_all(own: Rig, folder: Path) -> None:
+    own.git("init", "-q", cwd=folder)
+    own.git("add", "-A", cwd=folder)
+    own.git("-c", "user.name=T", "-c", "user.email=t@x", "commit", "-q", "-m", "plugin", cwd=folder)
+
+
+NAME = "scheduler@claude-scheduler"
+
+
+@pytest.mark.parametrize("kind", ["git", pytest.param("directory", marks=pytest.mark.full)])
+def test_it_is_switched_off_and_on_updated_and_removed(
+    client: Path, own: Rig, cache: Path, tmp_path: Path, kind: str
+) -> None:
+    market = copy_plugin(tmp_path / "mar ket")
+    address = str(market)
+    if kind == "git":  # the client takes no file:// address; git finds the repository on this disk all the same
+        address = "https://git.example.invalid/scheduler.git"
+        own.git("config", "--global", f"url.file://{market}.insteadOf", address)
+        commit_all(own, market)
     own.enable(shell_task("nightly", "true"))
+    own.start()
     with StandIn() as api:
         env = {**client_environment(own.home, api), **own.env, "XDG_CACHE_HOME": str(cache)}
-        plugin(client, env, "marketplace", "add", str(marketplace))
-        plugin(client, env, "install", "scheduler@by-git")
-        result = ask(client, own, api, cache, "-p", "/scheduler:list")
-        assert re.search(r"nightly +nightly +on", result["result"]), result
+
+        def answers() -> bool:
+            """Whether the command is answered, and the model hears of the tasks, or neither is so."""
+            listed = "1 of 1 task active" in str(ask(client, own, api, cache, "-p", "/scheduler:status")["result"])
+            api.play([text("as it is")])
+            ask(client, own, api, cache, "-p", "hello")
+            assert ("[claude-scheduler] This project has 1 active" in api.turns[-1].said) == listed
+            return listed
+
+        assert not answers()
+        plugin(client, env, "marketplace", "add", address)
+        plugin(client, env, "install", NAME)
+        assert answers()
+        plugin(client, env, "disable", NAME)
+        assert "disabled" in plugin(client, env, "list") and not answers()
+        plugin(client, env, "enable", NAME)
+        assert "disabled" not in plugin(client, env, "list") and answers()
+
+        for name in (".claude-plugin/plugin.json", "scheduler/__init__.py"):
+            file = market / name
+            file.write_text(file.read_text().replace(__version__, "0.1.1"))
+        if kind == "git":
+            commit_all(own, market)
+        plugin(client, env, "marketplace", "update", "claude-scheduler")
+        assert "0.1.1" in plugin(client, env, "update", NAME)
+        assert "0.1.1" in plugin(client, env, "list") and answers()
+        plugin(client, env, "uninstall", NAME)
+        assert "scheduler" not in plugin(client, env, "list") and not answers()
+        # From a folder it meets the same state.
+        result = ask(client, own, api, cache, "--plugin-dir", str(market), "-p", "/scheduler:status")
+        assert "1 of 1 task active" in result["result"], result
+        plugin(client, env, "marketplace", "remove", "claude-scheduler")

@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 
 from scheduler.disk import files, glance, paths
+from tests.bench import hooks as bench
+from tests.bench.figures import percentile
 from tests.hooks import BASE, ROOT, RUN, Bed
 
 HOOKS = ["session_start", "post_tool_use", "session_end"]
@@ -380,7 +382,17 @@ def test_no_home(bed: Bed, hook: str, home: str | None) -> None:
     } == set()
 
 
-# G7: see tests/bench/hooks.py; here only that nothing grows with what is on the disk
+# G7: figures come from tests/bench/hooks.py
+
+
+@pytest.mark.full
+def test_a_loaded_machine_and_a_large_project_keep_no_hook_long(bed: Bed) -> None:
+    """Twice as many busy processes as cores. Where others load the machine, a bare interpreter is the measure."""
+    bench.fill(bed, 2_000, 10_000)
+    with bed.runner(), bench.busy(), bench.busy():
+        found = bench.measure(bed, 60)
+    slowest = {name: percentile(values, 0.95) for name, values in found.items() if name in bench.GOALS}
+    assert max(slowest.values()) < max(100, 1.8 * percentile(found[bench.BARE], 0.95)), slowest
 
 
 def test_a_large_history_is_not_read(bed: Bed) -> None:

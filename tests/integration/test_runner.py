@@ -21,6 +21,7 @@ from scheduler.disk import paths as places
 from scheduler.runner import control
 from scheduler.store import trust
 from scheduler.store.state import State
+from tests.command import Command
 from tests.rig import Rig, rig, shell_task, soon, wait_until
 
 
@@ -257,8 +258,23 @@ def test_the_glance_tells_what_the_hooks_need(own: Rig) -> None:
     entry = wait_until(look)
     assert {m["kind"] for m in entry["open"]} == {"failed", "review"}
     assert (entry["enabled"], entry["trusted"], entry["tasks"], entry["active"]) == (True, True, 2, 2)
+    # A branch that a person merges with git itself waits for nobody any more.
+    own.git("merge", "-q", next(r["worktreeBranch"] for r in own.records() if r["taskId"] == "job" and "commit" in r))
+    wait_until(lambda: [m["kind"] for m in (look() or entry)["open"]] == ["failed"], 10, "for the branch to go")
     own.stop()
     assert json.loads(Path(own.paths.glance).read_text())["runner"] is None
+
+
+def test_the_glance_knows_a_task_that_an_error_suspends_also_while_a_runner_is_at_work(own: Rig) -> None:
+    own.enable(shell_task("job", "true"))
+    file = Path(places.config_file(str(own.project)))
+    found = json.loads(file.read_text())
+    found["tasks"].append({"id": "half"})
+    file.write_text(json.dumps(found))
+    Command(own.project, own.env)("enable", "--yes", "--no-start")
+    own.start()
+    glance = Path(own.paths.glance)
+    wait_until(lambda: glance.exists() and '"kind":"config"' in glance.read_text(), 10)
 
 
 def test_the_runner_of_a_plugin_ends_when_the_plugin_is_uninstalled(tmp_path: Path) -> None:
