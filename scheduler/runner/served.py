@@ -26,7 +26,7 @@ class Served:
     """One enabled project. `tasks` and `rules` are of the approved bytes; `suspended` says why nothing may start.
 
     `redactor` knows the secrets of the config and of the runner's environment, and names and tags are without them.
-    `coming` is a heap of each task's next occurrence. `absent`: why nobody looked at it until now. `branches`: stamps of
+    `coming` is a heap of each task's next occurrence. `absent`: why nobody looked at it yet. `branches`: stamps of
     what git touches when somebody merges or deletes a run's branch.
     """
 
