@@ -132,7 +132,7 @@ def _show(context: Context, answer: dict[str, Any]) -> None:
 
 def _standing(entry: dict[str, Any]) -> str:
     if not entry["enabled"]:
-        return f"not enabled ({fmt.count(entry['tasks'], 'task')})"
+        return f"not enabled ({fmt.count(entry['tasks'], 'task')}): 'enable' shows what would run, and lets it"
     if entry["suspended"]:
         return f"SUSPENDED: {entry['suspended']}"
     return f"{entry['active']} of {fmt.count(entry['tasks'], 'task')} active"

@@ -176,7 +176,8 @@ def _rest(entry: Mapping[str, Any], by_kind: Mapping[str, Items]) -> list[str]:
 
 def reminder(waiting: float, at: float, now: float) -> str:
     """What SessionEnd could not say aloud."""
-    return f"When you left ({moment(at, now)}), {_count(waiting, 'task')} had nobody to run them." if waiting else ""
+    them = "it" if waiting == 1 else "them"
+    return f"When you left ({moment(at, now)}), {_count(waiting, 'task')} had nobody to run {them}." if waiting else ""
 
 
 def context(entry: Mapping[str, Any], runs: Items, now: float) -> str:

@@ -100,7 +100,7 @@ def test_a_person_is_reminded_of_tasks_that_nobody_runs(client: Path, own: Rig) 
         own.enable(shell_task("nightly", "true"))
         own.start()
         wait_until(lambda: Path(own.paths.glance).exists() and str(own.project) in Path(own.paths.glance).read_text())
-        visit(client, own, api, "Scheduler: on, 1 task active", "1 task had nobody to run them.")
+        visit(client, own, api, "Scheduler: on, 1 task active", "1 task had nobody to run it.")
 
 
 def test_what_the_tools_change_is_noted_and_without_a_terminal_nothing_is_said(client: Path, own: Rig) -> None:

@@ -252,7 +252,7 @@ def test_status_without_a_runner(cli: Command, living: Rig, tmp_path: Path) -> N
     said = cli("status")
     assert said.out == "no runner is at work\n" and "there are no tasks yet" in said.err
     add(cli, "a", "true")
-    assert "not enabled (1 task)" in cli("status").out
+    assert "not enabled (1 task): 'enable' shows" in cli("status").out
     cli("enable", "--yes", "--no-start")
     said = cli("status")
     assert "1 of 1 task active" in said.out and "start it: 'start'" in said.err
