@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from scheduler.execution import git, leftovers, worktree
 from scheduler.execution.git import Project
 from scheduler.runner import upkeep
 from scheduler.store import config, retention, search, trust
-from scheduler.store.state import State
+from scheduler.store.state import RunRow, State
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,7 @@ def _found(context: Context) -> tuple[list[Item], list[str]]:
     items: list[Item] = []
     notes: list[str] = []
     running = _running(context)
+    trees: set[Path] = set()
     user = view.user_settings(context)
     items += map(_of_file, retention.of_user(where, user.history_days, now))
     items += [_of_left(left, None) for left in leftovers.of_user(where, now)]
@@ -89,14 +90,20 @@ def _found(context: Context) -> tuple[list[Item], list[str]]:
         try:
             source = config.read_source(root)
             settings = source.parse().settings if trusted.approves(source) else ProjectSettings()
-            tasks = {task for project, task in running if project == root}
+            tasks = {row.task for row in running if row.project == root}
             items += map(_of_file, retention.of_project(root, settings, tasks, now))
             project = git.find_project(root, context.env)
             found = leftovers.of_repository(project, _records(context, root), now)
             items += [_of_left(left, project) for left in found]
-            notes += _kept(context, project, running)
+            trees.update(worktree.ours(project, Path(where.worktrees)))
         except SchedulerError as error:
             notes.append(f"{root} is left as it is: {error.message}")
+    at_work = {row.run_id[:8] for row in running}
+    notes += map(_kept, sorted(tree for tree in trees if tree.name[-8:] not in at_work))
+    strange = [tree for tree in leftovers.unknown(where, trees) if tree.name[-8:] not in at_work]
+    notes += [
+        f"{tree} stays: it is of no project that is known; delete it if you need nothing in it" for tree in strange
+    ]
     return items, notes
 
 
@@ -118,19 +125,19 @@ def _records(context: Context, root: str) -> leftovers.Records:
     return find
 
 
-def _running(context: Context) -> set[tuple[str, str]]:
+def _running(context: Context) -> list[RunRow]:
     if not os.path.exists(context.paths.state_db):
-        return set()
+        return []
     state = State(context.paths.state_db, context.now)
     try:
-        return {(row.project, row.task) for row in state.runs()}
+        return state.runs()
     finally:
         state.close()
 
 
-def _kept(context: Context, project: Project, running: set[tuple[str, str]]) -> Iterator[str]:
-    """Worktrees that stay because not all their work could be saved."""
-    if any(root == str(project.root) for root, _ in running):
-        return
-    for folder in worktree.ours(project, Path(context.paths.worktrees)):
-        yield f"{folder} stays: its work could not all be saved; 'discard' its run when you do not need it"
+def _kept(tree: Path) -> str:
+    """What is said of a worktree of a run that is over."""
+    run = tree.name[-8:]
+    if not tree.exists():
+        return f"{tree} is gone, but git knows it still; 'discard {run}' lets git forget it"
+    return f"{tree} stays: 'show {run}' says why; 'discard {run}' when you do not need what is in it"

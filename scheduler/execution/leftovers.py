@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import NamedTuple
 
 from scheduler.core.query import Run
 from scheduler.core.when import from_iso
@@ -47,29 +48,45 @@ def of_repository(project: Project, records: Records, now: datetime) -> list[Lef
 
 
 def _merged(project: Project, records: Records) -> Iterator[Left]:
-    for name, tip, _ in _refs(project, "refs/heads/", "--merged=HEAD"):
-        branch = name.removeprefix("refs/heads/")
-        run = records(branch[-8:]) if is_run_branch(branch) else None
+    for ref in _refs(project, "refs/heads/", "--merged=HEAD"):
+        branch = ref.name.removeprefix("refs/heads/")
+        run = records(branch[-8:]) if is_run_branch(branch) and not ref.checked_out else None
         if run is not None and run.get("worktreeBranch") == branch and run["status"] != "running":
-            yield Left("branch", branch, 0, "its work is in the main checkout's branch", tip)
+            yield Left("branch", branch, 0, "its work is in the main checkout's branch", ref.tip)
 
 
 def _discarded(project: Project, records: Records, now: datetime) -> Iterator[Left]:
-    for name, tip, written in _refs(project, DISCARDED):
-        run = records(name.removeprefix(DISCARDED))
+    for ref in _refs(project, DISCARDED):
+        run = records(ref.name.removeprefix(DISCARDED))
         days = UNKNOWN_DAYS if run is None else REF_DAYS
-        ended = written if run is None else _ended(run)
+        ended = ref.written if run is None else _ended(run)
         if ended is not None and now - ended >= timedelta(days=days):
-            yield Left("ref", name, 0, f"rolled back {(now - ended).days} days ago", tip)
+            size = _alone(project, ref.name)
+            yield Left("ref", ref.name, size, f"rolled back {(now - ended).days} days ago", ref.tip)
 
 
-def _refs(project: Project, prefix: str, *options: str) -> Iterator[tuple[str, str, datetime]]:
-    """(name, commit, when that was committed)."""
-    form = "--format=%(refname) %(objectname) %(committerdate:unix)"
+class _Ref(NamedTuple):
+    """A branch, or another ref. `written`: when its commit was made; `checked_out`: in some worktree."""
+
+    name: str
+    tip: str
+    written: datetime
+    checked_out: bool
+
+
+def _refs(project: Project, prefix: str, *options: str) -> Iterator[_Ref]:
+    form = "--format=%(refname) %(objectname) %(committerdate:unix) %(if)%(worktreepath)%(then)+%(else)-%(end)"
     said = git.run(project.checkout, "for-each-ref", form, *options, prefix, check=False, timeout=git.LONG)
     for line in os.fsdecode(said.stdout).splitlines():
-        name, tip, seconds = line.rsplit(" ", 2)
-        yield name, tip, datetime.fromtimestamp(int(seconds or 0), timezone.utc)
+        name, tip, seconds, held = line.rsplit(" ", 3)
+        yield _Ref(name, tip, datetime.fromtimestamp(int(seconds or 0), timezone.utc), held == "+")
+
+
+def _alone(project: Project, ref: str) -> int:
+    """The bytes of the objects that no other ref reaches; 0 where git does not say."""
+    command = ("rev-list", "--objects", "--disk-usage", ref, "--not", f"--exclude={ref}", "--all")
+    said = git.run(project.checkout, *command, check=False, timeout=git.LONG).stdout.strip()
+    return int(said) if said.isdigit() else 0
 
 
 def _ended(run: Run) -> datetime | None:
@@ -100,6 +117,13 @@ def _transcripts(where: Paths, now: datetime) -> Iterator[Left]:
         days = (now - datetime.fromtimestamp(_written(folder), timezone.utc)).days
         if days >= TRANSCRIPT_DAYS:
             yield Left("transcripts", str(folder), _size(folder), f"of a worktree that is gone, {days} days old")
+
+
+def unknown(where: Paths, known: Collection[Path]) -> list[Path]:
+    """Worktrees that are of no repository that is known: they may hold the only copy of work. `known`: real paths."""
+    there = sorted(Path(os.path.realpath(where.worktrees)).glob("*/*"))
+    ours = (folder for folder in there if _RUN_FOLDER.match(f"{folder.parent.name}-{folder.name}"))
+    return [folder for folder in ours if folder not in known]
 
 
 def _slug(path: str) -> str:

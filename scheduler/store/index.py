@@ -111,12 +111,15 @@ def _checksum(file: Bytes, size: int) -> int:
 
 
 class Index:
-    """An open index. Raises sqlite3.Error, from every method. Not to be shared between threads."""
+    """An open index. Raises sqlite3.Error, from every method. Not to be shared between threads.
 
-    def __init__(self, path: str) -> None:
+    `patience`: seconds to wait for another process that holds it.
+    """
+
+    def __init__(self, path: str, patience: float | None = None) -> None:
         files.make_folder(os.path.dirname(path))
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
-        self.db = sqlite3.connect(path, isolation_level=None, timeout=PATIENCE)
+        self.db = sqlite3.connect(path, isolation_level=None, timeout=PATIENCE if patience is None else patience)
         try:
             if not self._is_ours():
                 self._create()

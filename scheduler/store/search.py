@@ -25,6 +25,8 @@ from scheduler.store.lookup import Lookup, Stale
 
 SHORT = 2 << 20  # bytes of history that are read as fast as the index is opened
 
+BESIDE = 0.05  # seconds to wait for the index once more
+
 
 class _Unindexed(Exception):
     """The index has no answer; the files have it."""
@@ -83,9 +85,12 @@ def everything(where: Paths, path: str, now: datetime) -> dict[str, Any]:
 
 
 def unreadable(where: Paths, path: str) -> int:
-    """How many lines of a history hold no record."""
+    """How many lines of a history hold no record.
+
+    This is asked beside another question: who holds the index had all its time then.
+    """
     try:
-        with _lookup(where, path) as lookup:
+        with _lookup(where, path, BESIDE) as lookup:
             return lookup.unreadable()
     except _Unindexed:
         bad = history.Unreadable()
@@ -111,14 +116,14 @@ def _folded(records: Iterable[Run]) -> Iterable[Run]:
 
 
 @contextlib.contextmanager
-def _lookup(where: Paths, path: str) -> Iterator[Lookup]:
+def _lookup(where: Paths, path: str, patience: float | None = None) -> Iterator[Lookup]:
     file = where.in_state("index.db")
     with reading.snapshot(path) as parts:
         packed = any(part.path.endswith(".gz") for part in parts)
         if not packed and sum(part.info.st_size for part in parts) <= SHORT:
             raise _Unindexed
         try:
-            with Index(file) as index:
+            with Index(file, patience) as index:
                 try:
                     yield Lookup(index.db, index.update(path, parts), parts)
                 except Stale:

@@ -266,6 +266,19 @@ def test_an_index_that_somebody_holds_does_not_hold_up_the_answer(
     assert ids(where, path, limit=1) == ["new"]
 
 
+def test_the_lines_that_cannot_be_read_are_not_waited_for(where: Paths, path: Path, index: Path) -> None:
+    fill(path)
+    ids(where, path)
+    add(path, b"torn")
+    holder = sqlite3.connect(index, isolation_level=None)
+    holder.execute("PRAGMA locking_mode=EXCLUSIVE")
+    holder.execute("BEGIN EXCLUSIVE")
+    begin = time.monotonic()
+    assert search.unreadable(where, str(path)) == 1
+    assert time.monotonic() - begin < 2
+    holder.close()
+
+
 def test_a_state_folder_that_cannot_be_written_is_no_obstacle(where: Paths, path: Path) -> None:
     Path(where.state).parent.mkdir(exist_ok=True)
     Path(where.state).write_text("a file")
