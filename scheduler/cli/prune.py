@@ -98,6 +98,8 @@ def _found(context: Context) -> tuple[list[Item], list[str]]:
             trees.update(worktree.ours(project, Path(where.worktrees)))
         except SchedulerError as error:
             notes.append(f"{root} is left as it is: {error.message}")
+        except OSError as error:
+            notes.append(f"{root} is left as it is: {error.filename}: {error.strerror}")
     at_work = {row.run_id[:8] for row in running}
     notes += map(_kept, sorted(tree for tree in trees if tree.name[-8:] not in at_work))
     strange = [tree for tree in leftovers.unknown(where, trees) if tree.name[-8:] not in at_work]

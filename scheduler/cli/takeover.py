@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -50,12 +50,12 @@ def take_over(context: Context, /, names: tuple[str, ...], folder: str | None, a
         raise SchedulerError(f"there is no {' and no '.join(NAMES)} in {context.paths.claude}", "name the files")
     told: dict[str, Any] = {"tasks": [], "runs": 0, "notes": []}
     for path in there:
-        raw = files.read_bounded(path, LIMIT)
-        schedules = _schedules(raw)
-        if schedules is None:
-            told["runs"] += _take_runs(context, root, path, raw, told["notes"])
-        else:
-            told["tasks"] += _take_tasks(context, root, path, schedules, told["notes"])
+        try:
+            _take(context, root, path, told)
+        except SchedulerError as error:
+            if path == there[0]:
+                raise
+            told["notes"].append(error.message)  # what came before it is taken over, and must be told
     if as_json:
         output.say_json(told)
         return
@@ -66,6 +66,15 @@ def take_over(context: Context, /, names: tuple[str, ...], folder: str | None, a
         output.note(note)
     if told["tasks"]:
         output.note("switch each on with 'edit ID --enabled' once the other scheduler has let go of it: it runs it too")
+
+
+def _take(context: Context, root: str, path: Path, told: dict[str, Any]) -> None:
+    raw = files.read_bounded(path, LIMIT)
+    schedules = _schedules(raw)
+    if schedules is None:
+        told["runs"] += _take_runs(context, root, path, raw, told["notes"])
+    else:
+        told["tasks"] += _take_tasks(context, root, path, schedules, told["notes"])
 
 
 def _schedules(raw: bytes) -> dict[str, Any] | None:
@@ -81,24 +90,25 @@ def _take_tasks(context: Context, root: str, path: Path, raw: Mapping[str, Any],
     settings = raw.get("settings")
     zone = settings.get("defaultTimezone") if isinstance(settings, dict) else None
     zone = zone if isinstance(zone, str) and zone != "local" else local_zone()
-    taken = _ids(root)
+    there, used = _ids(root), set[str]()
     new: list[dict[str, Any]] = []
     for one in raw["tasks"]:
         name = str(one.get("name") or one.get("id")) if isinstance(one, dict) else "an entry"
-        try:
-            entry = _entry(root, path, one, zone, name, taken, notes)
-        except SchedulerError as error:
-            notes.append(f"{name:.80} is not taken over: {error.message}")
+        task_id = _id(one, name, used)
+        used.add(task_id)
+        if task_id in there:
+            notes.append(f"{name:.80} is here already, as {task_id}")
             continue
-        if entry is not None:
-            new.append(entry)
-            taken.add(entry["id"])
+        try:
+            new.append(_entry(root, path, one, zone, task_id, notes))
+        except SchedulerError as error:
+            notes.append(f"{name:.80} ({task_id}) is not taken over: {error.message}")
     if new:
         change(context, root, lambda entries: entries.extend(new))
     return [entry["id"] for entry in new]
 
 
-def _ids(root: str) -> set[Any]:
+def _ids(root: str) -> set[str]:
     """The ids that are in use in the project's config."""
     try:
         raw = json.loads(config.read_source(root).config.decode("utf-8-sig"))
@@ -107,18 +117,19 @@ def _ids(root: str) -> set[Any]:
     except ValueError:
         raise SchedulerError(f"{paths.config_file(root)} is no JSON", "see 'check'") from None
     entries = raw.get("tasks") if isinstance(raw, dict) else None
-    return {entry.get("id") for entry in entries or () if isinstance(entry, dict)}
+    found = (entry.get("id") for entry in entries or () if isinstance(entry, dict))
+    return {task_id for task_id in found if isinstance(task_id, str)}
 
 
-def _entry(
-    root: str, path: Path, raw: Any, zone: str, name: str, taken: set[Any], notes: list[str]
-) -> dict[str, Any] | None:
-    """The raw task of ours; None where it was taken over before."""
+def _id(raw: Any, name: str, used: Collection[str]) -> str:
+    """The id of a task, the same each time the file is read: its own, or one that is made from its name."""
     given = raw.get("id") if isinstance(raw, dict) else None
     given = given.lower() if isinstance(given, str) else ""
-    task_id = given if is_task_id(given) else free_id(name, ())
-    if task_id in taken:
-        return None
+    return free_id(given if is_task_id(given) else name, used)
+
+
+def _entry(root: str, path: Path, raw: Any, zone: str, task_id: str, notes: list[str]) -> dict[str, Any]:
+    """The raw task of ours."""
     found = foreign.task(raw, zone, task_id)
     begin = path.resolve().parent.parent if path.resolve().parent.name == ".claude" else Path(root)
     folder = os.path.realpath(begin / found.folder) if found.folder != "." else root
@@ -138,7 +149,7 @@ def _take_runs(context: Context, root: str, path: Path, raw: bytes, notes: list[
     refused: dict[str, int] = {}
     for one in history.fold(run for run in read if run is not None):
         try:
-            records.append(foreign.record(one, redactor.text))
+            records.append(foreign.record(one, context.now, redactor.text))
         except SchedulerError as error:
             refused[error.message] = refused.get(error.message, 0) + 1
     notes += [f"{fmt.count(count, 'run')} of {path} not taken over: {why}" for why, count in refused.items()]

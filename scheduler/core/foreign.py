@@ -10,7 +10,7 @@ import math
 import os
 import re
 from collections.abc import Callable
-from datetime import timezone
+from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
 from scheduler.core.models import Fault, Task, from_json
@@ -23,6 +23,7 @@ from scheduler.errors import SchedulerError
 
 OUTPUT_KEPT = 2048  # characters of the output's end, as of our own runs
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}\Z")
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+-]{0,99}\Z")
 _WORKTREE = {"branchPrefix": "branchPrefix", "remoteName": "remoteName"}
 _EXECUTION = {"command": "command", "skipPermissions": "skipPermissions", "env": "env"}
 
@@ -45,7 +46,7 @@ def task(raw: Any, zone: str, task_id: str) -> Taken:
         trigger["timezone"] = zone
     entry = {
         "id": task_id,
-        "name": str(raw.get("name") or task_id)[:200],
+        "name": plain(str(raw.get("name") or task_id))[:200] or task_id,
         "enabled": False,
         "trigger": trigger,
         "execution": _execution(raw["execution"], notes),
@@ -56,11 +57,16 @@ def task(raw: Any, zone: str, task_id: str) -> Taken:
     found = from_json(Task, json.dumps(entry))
     if not isinstance(found, Task):
         raise SchedulerError(_said(found))
-    return Taken(entry, notes, str(raw["execution"].get("workingDirectory") or "."))
+    folder = str(raw["execution"].get("workingDirectory") or ".")
+    if plain(folder) != folder:
+        raise SchedulerError("it names no folder that it works in")
+    return Taken(entry, notes, folder)
 
 
 def _execution(raw: dict[str, Any], notes: list[str]) -> dict[str, Any]:
     timeout = number(raw, "timeout")
+    if timeout is None and raw.get("timeout") is not None:
+        notes.append(f"its timeout is not taken over: {raw['timeout']!r:.80}")
     tree = raw.get("worktree") if isinstance(raw.get("worktree"), dict) else {}
     assert isinstance(tree, dict)
     worktree = {ours: tree[theirs] for theirs, ours in _WORKTREE.items() if tree.get(theirs) is not None}
@@ -85,26 +91,28 @@ def _said(faults: list[Fault]) -> str:
     return f"{show(*place) or 'the task'}: {message}"
 
 
-def record(raw: Run, mask: Callable[[str], str]) -> Record:
+def record(raw: Run, now: datetime, mask: Callable[[str], str]) -> Record:
     """The last record of a run that is over, without secrets. SchedulerError where it is none.
 
     Who ran it is not known: `runner` names nobody.
     """
-    if raw["status"] == "running":
-        raise SchedulerError("it never ended")
-    if not began(raw["startedAt"]):
+    _check(raw)
+    begin, end = _moment(raw["startedAt"]), _moment(raw.get("completedAt"))
+    if begin is None or began(begin) <= 0 or began(begin) > now.timestamp() * 1000:
         raise SchedulerError("it does not tell when it began")
+    if end is None or not began(begin) <= began(end) <= now.timestamp() * 1000:
+        end = begin
     cost, turns, duration, code = (number(raw, name) for name in ("costUsd", "turns", "duration", "exitCode"))
     notes = ["taken over from another scheduler"]
     branch = _text(raw.get("worktreeBranch"), mask)
     notes += [f"its branch was {branch[:200]}"] if branch else []
     made = {
-        "id": raw["id"].lower()[:100],
+        "id": raw["id"].lower(),
         "taskId": raw["taskId"],
         "taskName": _text(raw.get("taskName"), mask) or raw["taskId"],
         "project": os.path.normpath(raw["project"]),
-        "startedAt": _moment(raw["startedAt"]),
-        "completedAt": _moment(raw.get("completedAt")) or _moment(raw["startedAt"]),
+        "startedAt": begin,
+        "completedAt": end,
         "status": raw["status"],
         "duration": None if duration is None else max(round(duration), 0),
         "error": _text(raw.get("error"), mask),
@@ -125,13 +133,24 @@ def record(raw: Run, mask: Callable[[str], str]) -> Record:
     return found
 
 
+def _check(raw: Run) -> None:
+    if raw["status"] == "running":
+        raise SchedulerError("it never ended")
+    if not _ID.match(raw["id"]) or ".." in raw["id"]:
+        raise SchedulerError("it has no id that can be kept")
+    if not os.path.isabs(raw["project"]) or plain(raw["project"]) != raw["project"]:
+        raise SchedulerError("it names no folder that it worked in")
+
+
 def _text(value: Any, mask: Callable[[str], str]) -> str | None:
     return mask(plain(value)) if isinstance(value, str) and value else None
 
 
 def _moment(text: Any) -> str | None:
+    if not isinstance(text, str):
+        return None
     try:
         moment = from_iso(text)
-    except (ValueError, TypeError):
+        return moment.astimezone(timezone.utc).isoformat(timespec="milliseconds") if text.endswith("Z") else text
+    except (ValueError, OverflowError):
         return None
-    return moment.astimezone(timezone.utc).isoformat(timespec="milliseconds") if text.endswith("Z") else text

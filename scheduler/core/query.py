@@ -11,6 +11,7 @@ from scheduler.core.when import from_iso
 
 Run = dict[str, Any]
 NUMBERS = (int, float)
+LARGEST = 1e15  # of a number in a record: what passes it no run can have, and its sum would be no number
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Query:
 
 
 def began(text: str) -> int:
-    """When a run began, of its `startedAt`: milliseconds since 1970; 0 where that is no moment."""
+    """When a run began, of its `startedAt`: milliseconds since 1970; 0 where that is no moment that can be."""
     try:
         since = datetime.fromisoformat(text) - _EPOCH
     except (ValueError, TypeError):
@@ -81,9 +82,11 @@ def began(text: str) -> int:
             since = from_iso(text) - _EPOCH
         except ValueError:
             return 0
-    return since.days * 86_400_000 + since.seconds * 1000 + since.microseconds // 1000
+    found = since.days * 86_400_000 + since.seconds * 1000 + since.microseconds // 1000
+    return found if 0 < found < _END else 0
 
 
+_END = 253_370_764_800_000  # the year 9999
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
@@ -105,6 +108,6 @@ def chosen(runs: Iterable[Run], query: Query) -> list[Run]:
 
 
 def number(run: Run, name: str) -> float | None:
-    """A field that should be a number, None where it is none."""
+    """A field that should be a number, None where it is none that can be."""
     value = run.get(name)
-    return value if value.__class__ in NUMBERS else None
+    return value if value.__class__ in NUMBERS and -LARGEST < value < LARGEST else None

@@ -134,11 +134,7 @@ def _durations(facts: Iterable[Fact]) -> Iterator[float]:
 
 
 def _known(values: Iterable[float | None]) -> Iterator[float]:
-    """Without what no run can have, and whose sum would be no number."""
-    return (value for value in values if value is not None and -_LARGEST < value < _LARGEST)
-
-
-_LARGEST = 1e15
+    return (value for value in values if value is not None)
 
 
 class Streak(NamedTuple):

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
-from scheduler.core.query import NUMBERS, Kind, Run, began, day, number
+from scheduler.core.query import Kind, Run, began, day, number
 from scheduler.store.history import parse
 
 BATCH = 20_000
@@ -89,9 +89,7 @@ class Rows:
         except TypeError:  # something that has no hash where a word belongs
             kind = self._kind(Kind.of(run))
         text = run["startedAt"]
-        duration, cost, turns = get("duration"), get("costUsd"), get("turns")
-        if not (duration.__class__ in NUMBERS and cost.__class__ in NUMBERS and turns.__class__ in NUMBERS):
-            duration, cost, turns = number(run, "duration"), number(run, "costUsd"), number(run, "turns")
+        duration, cost, turns = number(run, "duration"), number(run, "costUsd"), number(run, "turns")
         open_ = 1 if known[2] == RUNNING else None
         return seq, run["id"], part, place, began(text), kind, day(text), duration, cost, turns, open_
 

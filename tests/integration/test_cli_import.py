@@ -89,6 +89,17 @@ def test_done_twice_it_changes_nothing_more(cli: Command, repo: Path, tmp_path: 
     assert written() == before
 
 
+def test_tasks_of_one_name_are_all_taken_over(cli: Command, repo: Path, tmp_path: Path) -> None:
+    schedules(tmp_path / "claude", task("Daily Review"), task("Review, daily"), task("daily-review"))
+    runs(tmp_path / "claude", raw="no history at all\n")
+    told = cli("import", "--json").json
+    assert told["tasks"] == ["daily-review", "daily-review-2", "daily-review-3"]
+    assert "is neither a schedules.json nor a history" in told["notes"][-1]
+    again = cli("import", "--json").json
+    assert again["tasks"] == [] and "Daily review is here already, as daily-review-2" in again["notes"]
+    assert len(config(repo)["tasks"]) == 3
+
+
 def test_a_worktree_stays_one_and_is_pushed_as_before(cli: Command, repo: Path, tmp_path: Path) -> None:
     tree = {"enabled": True, "basePath": "/tmp/x", "branchPrefix": "auto/", "remoteName": "mine"}
     file = schedules(tmp_path / "elsewhere", task(worktree=tree, timeout=0.5), defaultTimezone="Asia/Tokyo")
@@ -110,7 +121,7 @@ def test_tasks_of_other_projects_and_broken_ones_are_left_and_told(cli: Command,
         {**task("a"), "id": 7, "name": "Seven"},
     )
     told = cli("import", file, "--json").json
-    assert told["tasks"] == ["b", "uber-alles", "seven"]
+    assert told["tasks"] == ["b", "uber-alles", "seven"], told
     said = "\n".join(told["notes"])
     assert "works in /elsewhere: import it there" in said and "b worked in sub" in said
     for left in ("trigger.expression", "an entry is no task", "may not set PATH"):

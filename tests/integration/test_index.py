@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import time
@@ -234,6 +235,45 @@ def test_the_index_may_be_lost_or_broken_at_any_moment(where: Paths, path: Path,
         assert answers(where, path) == wanted
     if what != "folder":
         assert index.stat().st_size > 0
+
+
+EDGES = [
+    2**63, 2**64 - 1, -(2**63) - 1, 2**70, 1e308, -0.0, "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "",
+    "\0",
+]  # fmt: skip
+SIMPLE = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=9)
+ODD = st.sampled_from(EDGES) | st.recursive(
+    SIMPLE,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=4,
+)
+FIELDS = ("id", "taskId", "project", "startedAt", "status", "duration", "costUsd", "turns", "reason", "tags")
+
+
+@settings(max_examples=60)
+@given(st.lists(st.dictionaries(st.sampled_from(FIELDS), ODD, max_size=4), min_size=1, max_size=6))
+def test_odd_values_are_indexed_as_they_are_read(
+    tmp_path_factory: pytest.TempPathFactory, records: list[dict[str, Any]]
+) -> None:
+    """With what no run of ours would write, in a history that is taken in at once and in one that grows."""
+    folder = tmp_path_factory.mktemp("odd")
+    where = Paths({"HOME": str(folder), "SCHEDULER_HOME": str(folder / "state")})
+    known = {
+        "id": "a",
+        "taskId": "a",
+        "project": "/p0",
+        "startedAt": "2026-12-01T09:00:00.000+00:00",
+        "status": "success",
+    }
+    lines = [json.dumps({**known, **one}).encode() + b"\n" for one in records]
+    grown, whole = (folder / name / "execution-history.jsonl" for name in ("1", "2"))
+    for path in (grown, whole):
+        path.parent.mkdir()
+    for one in lines:
+        add(grown, one)
+        assert answers(where, grown) == from_files(where, grown)
+    add(whole, b"".join(lines))
+    assert answers(where, whole) == from_files(where, whole)
 
 
 def test_a_row_that_lies_is_found_out(where: Paths, path: Path, index: Path) -> None:
