@@ -29,7 +29,7 @@ def service() -> None:
 @service.command()
 @json_option
 @click.pass_obj
-def install(context: Context, /, as_json: bool) -> None:
+def install(context: Context, /, as_json: bool) -> int:
     """Have the operating system start the runner at each log-in, and again when it was killed.
 
     Run it again after a change of the PATH or of another variable that the runner should see.
@@ -54,9 +54,10 @@ def install(context: Context, /, as_json: bool) -> None:
     waiting = None if before is None or ours else _ask_to_give_way(context, before)
     _wait_for_own(context, patience=0.5 if waiting else control.START_TIMEOUT)
     answer = {**_standing(context, mine), "changed": changed, "notGiven": left_out}
+    up = answer["runner"] is not None
     if as_json:
         output.say_json(answer)
-        return
+        return int(not up)
     output.say(f"the service {'is installed' if changed else 'was installed already'}: {mine.file}")
     _say_runner(answer["runner"])
     if waiting:
@@ -67,6 +68,9 @@ def install(context: Context, /, as_json: bool) -> None:
             f"  put what runs need into {context.paths.runner_env} (chmod 600), a line each: NAME=value; then 'restart'"
         )
     _advise_linger(answer)
+    if not up:
+        output.note(f"its runner has not come up\n  see {context.paths.runner_log}; then 'start'")
+    return int(not up)
 
 
 def _ask_to_give_way(context: Context, old: dict[str, Any]) -> str | None:

@@ -15,6 +15,7 @@ import pytest
 
 from scheduler import __version__
 from scheduler.core.units import Installed, launcher
+from scheduler.errors import SchedulerError
 from scheduler.runner import control, service
 from tests import manager as managers
 from tests.command import PACKAGE, Command
@@ -273,3 +274,59 @@ def test_a_file_that_others_can_read_is_not_used(living: Rig) -> None:
     own.chmod(0o644)
     living.start()
     assert "can be read by others (mode 644), so it is not used; run: chmod 600" in living.log()
+
+
+LAUNCHCTL = """#!/bin/sh
+# Plays launchctl: knows one agent, loaded while the file `loaded` is there.
+echo "$*" >>{folder}/said
+case "$1 $2" in
+"print gui/"*/*) [ -f {folder}/loaded ] || exit 113; printf '\tactive count = 1\n\tstate = running\n\tpid = 17\n' ;;
+"bootstrap gui/"*) cp "$3" {folder}/loaded ;;
+"bootout gui/"*) [ -f {folder}/loaded ] || exit 3; rm {folder}/loaded ;;
+esac
+"""
+
+
+def test_launchd_is_told_what_it_has_to_know(living: Rig, tmp_path: Path) -> None:
+    """The order of words only: macOS itself is not tested."""
+    program = tmp_path / "bin" / "launchctl"
+    program.parent.mkdir()
+    program.write_text(LAUNCHCTL.replace("{folder}", str(tmp_path)))
+    program.chmod(0o755)
+    mine = service.of(living.paths, {**living.env, "PATH": f"{program.parent}:{living.env['PATH']}"}, "darwin")
+    assert isinstance(mine, service.Launchd) and mine.file.startswith(f"{living.home}/Library/LaunchAgents/")
+    mine.check()
+    script, _ = service.launcher(living.paths, living.env, ())
+    assert mine.look() == service.Found(False, False)
+    assert mine.write(script) and not mine.write(script)
+    mine.switch_on()
+    mine.start()
+    assert (tmp_path / "loaded").read_bytes() == mine.text()
+    assert mine.look() == service.Found(True, True)
+    mine.switch_off()
+    mine.remove()
+    assert not mine.installed and mine.look() == service.Found(False, False)
+    domain, target = f"gui/{os.getuid()}", f"gui/{os.getuid()}/{mine.name}"
+    said = (tmp_path / "said").read_text().splitlines()
+    assert [line for line in said if not line.startswith("print")] == [
+        f"bootout {target}",
+        f"enable {target}",
+        f"bootstrap {domain} {mine.file}",
+        f"kickstart {target}",
+        f"bootout {target}",
+    ]
+    absent = service.of(living.paths, {**living.env, "PATH": "/nowhere"}, "darwin")
+    with pytest.raises(SchedulerError, match="launchd does not answer"):
+        absent.check()
+    assert absent.look().problem
+
+
+@pytest.mark.full
+def test_a_service_whose_runner_does_not_come_up_is_told(cli: Command, living: Rig) -> None:
+    Path(living.paths.state).mkdir(mode=0o700)
+    Path(living.paths.runner_sock).mkdir()  # in the way of the socket
+    said = cli("service", "install", code=1)
+    assert "its runner has not come up" in said.err
+    Path(living.paths.runner_sock).rmdir()
+    wait_until(lambda: by_service(living), what="for the service to try again")
+    cli("service", "uninstall")
