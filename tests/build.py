@@ -154,7 +154,10 @@ def main() -> int:
         _wrap(STEPS[name], int(times or 1))
     if clock is None:
         return loop.main(env)
-    loop.POLL = 0.05  # its seconds are worth more
+    from scheduler.execution import steps
+    from scheduler.runner import ledger
+
+    loop.POLL, ledger.AGAIN, steps.AGAIN = 0.05, 0.5, 0.5  # its seconds are worth more
     return loop.main(env, Clock(Path(clock)))
 
 

@@ -66,10 +66,11 @@ class _Run:
     def _clean(self, text: str) -> str:
         return self._order.redactor.text(plain(text))
 
-    def _announce(self, place: Mapping[str, Any] | None = None) -> None:
+    async def _announce(self, place: Mapping[str, Any] | None = None) -> None:
         """Write down that the run begins, or goes on, and where."""
         self._record = self._record.evolve(reason=None, error=None, resets_at=None, output=None)
-        self._shop.update(self._record.id, phase="running", record=self._record.to_json(), place=place)
+        record = self._record.to_json()
+        await self._shop.write_down(self._record.id, self._cancel, phase="running", record=record, place=place)
         self._tell(self._record)
 
     def _tell(self, record: Record) -> None:
@@ -80,7 +81,7 @@ class _Run:
 
     async def _in_main_checkout(self) -> Record:
         place = self._order.place
-        self._announce(place)
+        await self._announce(place)
         steps = self._steps(Path(self._record.project))
         try:
             await steps.shut_in(await self._watch.begin(self._record), None)
@@ -91,7 +92,7 @@ class _Run:
             ended = await self._verify(steps, ended)
         ended = await self._judge(steps, ended)
         if self._waits(ended, place or {}):
-            return self._wait(steps, ended, place or {})
+            return await self._wait(steps, ended, place or {})
         return self._final(steps, ended)
 
     async def _judge(self, steps: Steps, ended: Ended) -> Ended:
@@ -108,12 +109,12 @@ class _Run:
             try:
                 self._record = await where.plan(self._record)
             except (SchedulerError, OSError) as error:
-                self._announce()
+                await self._announce()
                 return self._final(None, _failed(Reason.WORKTREE_FAILED, error))
             if where.skip is not None:
                 return self._final(None, Ended(Verdict(Status.SKIPPED, where.skip), None))
             place = where.place
-        self._announce(place)
+        await self._announce(place)
         steps: Steps | None = None
         try:
             watching = self._watch.begin(self._record)
@@ -125,7 +126,7 @@ class _Run:
                 violation = await where.contain(self._notes)
                 ended = await self._judge(steps, ended if violation is None else _violated(violation, ended))
                 if self._waits(ended, place):
-                    return self._wait(steps, ended, place)
+                    return await self._wait(steps, ended, place)
         except (SchedulerError, OSError) as error:
             ended = _failed(_why(error), error)
         if steps is not None and ended.verdict.status is Status.SUCCESS:
@@ -135,7 +136,7 @@ class _Run:
         if steps is not None and ended.verdict.reason is not Reason.SELF_EDIT:
             ended = await self._judge(steps, ended)
         final = self._final(steps, ended)
-        self._shop.update(final.id, phase="ended", record=final.to_json())
+        await self._shop.write_down(final.id, self._cancel, phase="ended", record=final.to_json())
         if final.commit is not None and self._order.task.execution.worktree.push:
             # Only now: a crash while it is pushed leaves a success on record, never a pushed branch of a failed run.
             final = await where.push(final)
@@ -198,14 +199,15 @@ class _Run:
     def _waits(self, ended: Ended, place: Mapping[str, Any]) -> bool:
         return limits.waits_for(ended.verdict.reason, int(place.get("waits", 0)))
 
-    def _wait(self, steps: Steps, ended: Ended, place: Mapping[str, Any]) -> Record:
+    async def _wait(self, steps: Steps, ended: Ended, place: Mapping[str, Any]) -> Record:
         """Write down that the run waits for a usage limit to end; its record, which is still `running`."""
         waits = int(place.get("waits", 0))
         until = limits.resume_at(ended.verdict.resets_at, self._shop.now(), waits)
         verdict = replace(ended.verdict, status=Status.RUNNING, resets_at=until)
         record = self._final(steps, Ended(verdict, None, ended.report))
         where = {**place, "resumeAt": iso(until), "waits": waits + 1}
-        self._shop.update(record.id, phase="waiting", record=record.to_json(), place=where)
+        what = {"phase": "waiting", "record": record.to_json(), "place": where}
+        await self._shop.write_down(record.id, self._cancel, **what)
         self._tell(record)
         return record
 

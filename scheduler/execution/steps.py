@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -24,10 +26,13 @@ from scheduler.execution.inside import evidence_folder
 from scheduler.execution.runlog import RunLog
 from scheduler.execution.stream import ResultReader
 from scheduler.execution.worktree import Worktree
+from scheduler.store.database import NotWritten
 
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL
+AGAIN = 5.0  # seconds between tries to write down how far a run is
 SHELL = "/bin/sh"
 _HIDDEN = 'hidden=$SCHEDULER_COMMAND; unset SCHEDULER_COMMAND; eval "unset hidden; $hidden"'
+log = logging.getLogger("scheduler")
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,18 @@ class Workshop:
     now: Callable[[], datetime]
     update: Callable[..., None]
     settings: UserSettings = field(default_factory=UserSettings)
+
+    async def write_down(self, run_id: str, cancel: asyncio.Event, **what: Any) -> None:
+        """`update` before a step that must not be made without it: waits until it can be written, raises NotWritten
+        where the run is cancelled meanwhile."""
+        while True:
+            try:
+                return self.update(run_id, **what)
+            except NotWritten as error:
+                log.error("run %s waits: %s", run_id, error.message)
+                if cancel.is_set():
+                    raise
+                await asyncio.sleep(AGAIN)
 
     def with_settings(self, settings: UserSettings) -> Workshop:
         """The same with the user's settings of this moment."""
@@ -203,7 +220,8 @@ class Steps:
 
     def _started(self, started: agent.StartedAgent) -> None:
         process = {"pid": started.supervisor_pid, "started": started.supervisor_started}
-        self._shop.update(self._order.record.id, process=process)
+        with contextlib.suppress(NotWritten):  # only a runner that comes after a crash would ask for it
+            self._shop.update(self._order.record.id, process=process)
 
 
 def _environment(order: Order, shop: Workshop, scratch: Path) -> dict[str, str]:

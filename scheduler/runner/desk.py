@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -24,7 +24,7 @@ from scheduler.execution.agent import SupervisorPool
 from scheduler.runner.due import Look, claim_due, new_record
 from scheduler.runner.floor import Floor
 from scheduler.runner.gate import Gate
-from scheduler.runner.ledger import Closing, Ledger, read_record
+from scheduler.runner.ledger import Closing, Ledger, insist, read_record
 from scheduler.runner.projects import Projects
 from scheduler.runner.publish import Publisher
 from scheduler.runner.served import Served
@@ -183,6 +183,9 @@ class Desk:
 
     def _ended(self, record: Record) -> None:
         """A run is off the floor: it has ended, or waits for a usage limit to end."""
+        insist(partial(self._take, record))
+
+    def _take(self, record: Record) -> None:
         row = self._state.run(record.id) if record.status is Status.RUNNING else None
         if row is not None:
             self.gate.limit(record)
@@ -196,9 +199,12 @@ class Desk:
 
     # On record
 
-    def close_record(self, record: Record, *, told: bool = False) -> None:
-        """Put a final record on file, unless an earlier runner had `told` the history of it, and queue another attempt
-        if its task is to have one."""
+    def close_record(self, record: Record, done: Collection[str] = ()) -> None:
+        """Put a final record on file, but into the histories that have it (`done`), and queue another attempt if its
+        task is to have one."""
+        insist(partial(self._close, record, done))
+
+    def _close(self, record: Record, done: Collection[str]) -> None:
         served = self._projects.served.get(record.project)
         task = served.tasks.get(record.task_id) if served else None
         again = None
@@ -208,11 +214,7 @@ class Desk:
         failed = None if again else is_failure(record.status, record.reason)
         if task is not None and failed:
             record = self.gate.count_failure(record, task)
-        closing = Closing(record, failed, again)
-        if told:
-            self.ledger.finish(closing)
-        else:
-            self.ledger.close(closing)
+        self.ledger.close(Closing(record, failed, again, set(done)))
 
     def _next_attempt(self, record: Record, task: Task, ended: datetime) -> tuple[Record, datetime] | None:
         at = lifecycle.retry_at(task, record.status, record.reason, record.attempt, ended)

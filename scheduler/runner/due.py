@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -35,38 +35,41 @@ class Look:
     pass_over: Callable[[str, Task, Hold, Skipped], None]
 
 
-def claim_due(served: Served, state: State, look: Look) -> list[Claimed]:
-    """Claim every occurrence that has come, and plan the next of each task."""
-    now = look.now
-    claimed: list[Claimed] = []
-    root = served.root
-    for task_id in served.due(now):
+def claim_due(served: Served, state: State, look: Look) -> Iterator[Claimed]:
+    """Claim every occurrence that has come, and plan the next of each task. NotWritten where the state cannot be
+    written: what was claimed till then has been given, the rest is due at the next look."""
+    for task_id in served.due(look.now):
         known = served.active(task_id)
         if known is None:
             continue
-        task = served.tasks[task_id]
-        for hold in look.holds:
-            if not hold.passes_over(root, task) or hold.since > now:
-                continue
-            if hold.since > known.handled_until:  # as a rule the runner has dealt with all that came before it
-                claimed += _claim_task(served, task, known, state, hold.since, look.mark)
-                known = state.task(root, task_id) or known
-            until = now if hold.until is None else min(now, hold.until)
-            span = passed(task.trigger, known.handled_until, until, added_at=known.added_at)
-            if span is not None:
-                look.pass_over(root, task, hold, span)
-                known = state.task(root, task_id) or known
-        if known.done_at is None:
-            claimed += _claim_task(served, task, known, state, now, look.mark)
-        served.states[task_id] = state.task(root, task_id) or known
-        served.plan(task_id)
+        try:
+            yield from _claim_under_holds(served, served.tasks[task_id], known, state, look)
+        finally:
+            served.states[task_id] = state.task(served.root, task_id) or known
+            served.plan(task_id)
     served.absent = Absence.ASLEEP  # should anything have been missed at the next look
-    return claimed
+
+
+def _claim_under_holds(served: Served, task: Task, known: TaskState, state: State, look: Look) -> Iterator[Claimed]:
+    root, now = served.root, look.now
+    for hold in look.holds:
+        if not hold.passes_over(root, task) or hold.since > now:
+            continue
+        if hold.since > known.handled_until:  # as a rule the runner has dealt with all that came before it
+            yield from _claim_task(served, task, known, state, hold.since, look.mark)
+            known = state.task(root, task.id) or known
+        until = now if hold.until is None else min(now, hold.until)
+        span = passed(task.trigger, known.handled_until, until, added_at=known.added_at)
+        if span is not None:
+            look.pass_over(root, task, hold, span)
+            known = state.task(root, task.id) or known
+    if known.done_at is None:
+        yield from _claim_task(served, task, known, state, now, look.mark)
 
 
 def _claim_task(
     served: Served, task: Task, known: TaskState, state: State, now: datetime, mark: RunnerMark
-) -> list[Claimed]:
+) -> Iterator[Claimed]:
     root = served.root
     due = collect_due(
         task.trigger,
@@ -86,13 +89,11 @@ def _claim_task(
         found.append(Claimed(new_record(root, task, now, mark, triggered, occurrence.at), task, occurrence.at))
     if not found and due.handled_until > known.handled_until:
         state.handled(root, task.id, due.handled_until)
-    claimed = []
     for each in found:
         until = due.handled_until if each is found[-1] else each.moment
         # What follows from a claim, a run or the record of a skip, brings its own first step to the disk, and this too.
         if state.claim(each.record.to_json(), each.moment, now, handled=until, done=done, at_once=False):
-            claimed.append(each)
-    return claimed
+            yield each
 
 
 def _missed(root: str, task: Task, due: Due, now: datetime, mark: RunnerMark, absent: Absence) -> Claimed | None:

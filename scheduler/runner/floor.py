@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime
@@ -15,6 +16,7 @@ from scheduler.disk.paths import Paths
 from scheduler.execution import aftermath, run
 from scheduler.execution.agent import SupervisorPool
 from scheduler.runner.turns import Underway
+from scheduler.store.database import NotWritten
 from scheduler.store.state import State
 
 log = logging.getLogger("scheduler")
@@ -53,8 +55,13 @@ class Floor:
         final = record.evolve(
             status=Status.FAILURE, reason=Reason.CANCELLED, completed_at=self._now(), error=why, resets_at=None
         )
-        self._state.update_run(final.id, phase="ended", record=final.to_json())
-        self._work(self._enter(final), self._save(final, place))
+        underway = self._enter(final)
+        self._work(underway, self._end(final, place, underway.cancel))
+
+    async def _end(self, final: Record, place: Place | None, cancel: asyncio.Event) -> Record:
+        with contextlib.suppress(NotWritten):  # it is ended, now or when a later runner finds it
+            await self._shop.write_down(final.id, cancel, phase="ended", record=final.to_json())
+        return await self._save(final, place)
 
     def _enter(self, record: Record) -> Underway:
         underway = Underway(record, Going(record.id, record.project, record.task_id, record.isolated))
@@ -74,12 +81,15 @@ class Floor:
         record = order.record
         try:
             return await run.carry_out(order, self._shop.with_settings(settings), cancel)
+        except NotWritten as error:
+            reason, said = Reason.CANCELLED, f"cancelled while it waited to write down how far it was: {error.message}"
         except Exception as error:
             log.exception("run %s ended by a bug", record.id)
+            reason = Reason.CRASHED
             said = f"a bug of the scheduler ended this run: {error!r:.300}; see {self._paths.runner_log}"
-            final = record.evolve(status=Status.FAILURE, reason=Reason.CRASHED, completed_at=self._now(), error=said)
-            row = self._state.run(record.id)
-            return await self._save(final, row.place if row else None)
+        final = record.evolve(status=Status.FAILURE, reason=reason, completed_at=self._now(), error=said)
+        row = self._state.run(record.id)
+        return await self._save(final, row.place if row else None)
 
     async def _save(self, final: Record, place: Place | None) -> Record:
         """The final record, with what became of the work, which is saved as after a crash."""

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from scheduler.core.models import from_json
@@ -17,21 +18,34 @@ from scheduler.disk.paths import Paths
 from scheduler.errors import SchedulerError
 from scheduler.runner.projects import Projects
 from scheduler.store import history
+from scheduler.store.database import NotWritten
 from scheduler.store.state import Retry, State
 
 log = logging.getLogger("scheduler")
-AGAIN = 30.0  # seconds between tries to write a record that could not be written
+AGAIN = 30.0  # seconds between tries to write what could not be written
 
 
-@dataclass(frozen=True)
+@dataclass
 class Closing:
     """A final record that is to be put on file. `failed` counts its task's failures in a row, as `State.finish` does;
-    `again`: the record of another attempt, and when that may begin. `done`: the histories that have it already."""
+    `again`: the record of another attempt, and when that may begin. `done`: the histories that have it.
+    """
 
     record: Record
     failed: bool | None
     again: tuple[Record, datetime] | None = None
     done: set[str] = field(default_factory=set)
+
+
+def insist(act: Callable[[], bool | None]) -> None:
+    """Have something done. Where it returns False, or the state cannot be written, it is tried again until it is."""
+    try:
+        done = act() is not False
+    except NotWritten as error:
+        log.error("to be tried again: %s", error.message)
+        done = False
+    if not done:
+        asyncio.get_running_loop().call_later(AGAIN, insist, act)
 
 
 class Ledger:
@@ -44,20 +58,21 @@ class Ledger:
         self._state = state
         self._projects = projects
         self._queue = queue
-        self._unwritten: list[Closing] = []
 
     def close(self, closing: Closing) -> None:
         """Put a final record into the history, then forget the run; what the disk refuses is tried again."""
         record = closing.record.cleaned(self._projects.redactor(closing.record.project).text)
-        closing = replace(closing, record=record)
-        self._state.update_run(record.id, phase="ended", record=record.to_json())
-        if self.tell(record, closing.done):
-            self.finish(closing)
-        else:
-            self._unwritten.append(closing)
-            asyncio.get_running_loop().call_later(AGAIN, self._try_again)
+        insist(partial(self._close, replace(closing, record=record)))
 
-    def finish(self, closing: Closing) -> None:
+    def _close(self, closing: Closing) -> bool:
+        record = closing.record
+        self._state.update_run(record.id, phase="ended", record=record.to_json())
+        if not self.tell(record, closing.done):
+            return False
+        self._finish(closing)
+        return True
+
+    def _finish(self, closing: Closing) -> None:
         """Forget a run whose final record is in the history, and claim its retry in the same transaction: a crash
         comes before both or after both."""
         record, retry = closing.record, None
@@ -81,11 +96,6 @@ class Ledger:
             return False
         self._projects.changed.add(record.project)
         return True
-
-    def _try_again(self) -> None:
-        unwritten, self._unwritten = self._unwritten, []
-        for closing in unwritten:
-            self.close(closing)
 
 
 def _cost(record: Record) -> tuple[float, datetime] | None:

@@ -30,6 +30,7 @@ from scheduler.runner.login import LoginWatch
 from scheduler.runner.projects import Projects
 from scheduler.runner.upkeep import Upkeep
 from scheduler.store import ownenv
+from scheduler.store.database import NotWritten
 from scheduler.store.state import State
 
 log = logging.getLogger("scheduler")
@@ -57,7 +58,7 @@ class Runner:
         self.pool = SupervisorPool()
         self.projects = Projects(paths, self.state, env)
         self.desk = Desk(paths, env, self.state, self.pool, self.projects, now)
-        self.upkeep = Upkeep(paths, self.projects)
+        self.upkeep = Upkeep(paths, self.projects, env, self.desk.floor.sweep)
         self.login = LoginWatch(paths, env, self.projects, self.desk.gate)
         self.paths = paths
         self.env = env
@@ -65,23 +66,23 @@ class Runner:
         self._idle_since: float | None = None
         self._looked = now()
         self._next_check = 0.0
+        self._recovered = False
+        self._refused: str | None = None
 
     async def work(self) -> None:
         """Serve until told to stop. The caller holds the lock and listens already."""
         self.pool.start()
         try:
-            await self.projects.refresh(self.now())
-            await recovery.recover(self.paths, self.env, self.state, self.desk, self.now)
             while not self._over():
                 self.desk.wake.clear()
                 self._watch()
-                await self.projects.refresh(self.now())
-                self.desk.fire(self.now())
-                if not self.stopping:
-                    self.desk.start_ready(self.now())
-                self.desk.publish(self.now())
-                self.upkeep.look(self.now(), self.desk.tasks)
-                self.login.look()
+                try:
+                    await self._look()
+                    self._refused = None
+                except NotWritten as error:  # nothing is lost: it is due at the next look too
+                    if error.message != self._refused:
+                        log.error("nothing more is started for now: %s", error.message)
+                    self._refused = error.message
                 await self._sleep()
         finally:
             await self.desk.close()
@@ -89,6 +90,18 @@ class Runner:
             await self.login.close()
             await self.pool.close()
             self.state.close()
+
+    async def _look(self) -> None:
+        await self.projects.refresh(self.now())
+        if not self._recovered:
+            await recovery.recover(self.paths, self.env, self.state, self.desk, self.now)
+            self._recovered = True
+        self.desk.fire(self.now())
+        if not self.stopping:
+            self.desk.start_ready(self.now())
+        self.desk.publish(self.now())
+        self.upkeep.look(self.now(), self.desk.tasks)
+        self.login.look()
 
     def _watch(self) -> None:
         """See what may happen to a process that lives for months: a clock set back or to another zone, a plugin taken
@@ -224,6 +237,9 @@ def main(env: Mapping[str, str], now: Callable[[], datetime] = wall_clock) -> in
         if service.is_own(env):
             _take_over(paths)
         log.info("another runner is at work")
+    except SchedulerError as error:
+        log.error("the runner cannot start: %s; %s", error.message, error.hint)
+        return 1
     return 0
 
 

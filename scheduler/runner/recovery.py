@@ -68,10 +68,10 @@ async def _settle(paths: Paths, env: Mapping[str, str], row: RunRow, desk: Desk,
         record = await asyncio.to_thread(selfedit.recall, paths, record, env, iso(now()))
     if row.place and "worktree" in row.place:
         record = await asyncio.to_thread(aftermath.recover, paths, record, row.place, env)
-    told = _is_on_record(record)
-    if not told:
+    done = [path for path in (history_file(record.project), paths.global_history) if _is_on_record(path, record)]
+    if not done:
         log.warning("run %s of %s was interrupted; it is on record as %s", record.id, record.task_id, record.status)
-    desk.close_record(record, told=told)
+    desk.close_record(record, done)
 
 
 async def _settle_unknown(
@@ -98,8 +98,8 @@ def crashed(record: Record, now: datetime) -> Record:
     )
 
 
-def _is_on_record(record: Record) -> bool:
-    lines = history.read_tail(history_file(record.project), HISTORY_TAIL)
+def _is_on_record(path: str, record: Record) -> bool:
+    lines = history.read_tail(path, HISTORY_TAIL)
     return any(r["id"] == record.id and r["status"] != "running" for r in lines)
 
 

@@ -1,4 +1,6 @@
-"""Keeps histories and logs in bounds: at the runner's start and once a day, in a thread."""
+"""Keeps histories and logs in bounds, at the runner's start and once a day; takes away, each hour, the worktrees that
+could not be removed when their runs ended. In a thread.
+"""
 
 from __future__ import annotations
 
@@ -10,32 +12,45 @@ from datetime import datetime, timedelta, timezone
 from scheduler.core.models import ProjectSettings, UserSettings
 from scheduler.disk import files, paths
 from scheduler.disk.paths import Paths
+from scheduler.errors import SchedulerError
+from scheduler.runner import stranded
 from scheduler.runner.projects import Projects
 from scheduler.store import retention, search, segments
 
 log = logging.getLogger("scheduler")
 EVERY = timedelta(days=1)
 STEP = timedelta(days=7)  # as far as the clock is believed to have gone since the last time
+WORKTREES_EVERY = timedelta(hours=1)
 
 #: (root of a project, id of a task)
 Running = Collection[tuple[str, str]]
 
 
 class Upkeep:
-    """Does what is due, while nobody waits for it."""
+    """Does what is due, while nobody waits for it. `sweep` deletes the folders of removed worktrees."""
 
-    def __init__(self, paths: Paths, projects: Projects) -> None:
+    def __init__(self, paths: Paths, projects: Projects, env: Mapping[str, str], sweep: Callable[[], None]) -> None:
         self._paths = paths
         self._projects = projects
+        self._env = env
+        self._sweep = sweep
         self._last: datetime | None = None
+        self._last_worktrees: datetime | None = None
         self._task: asyncio.Task[None] | None = None
         self._said: set[str] = set()
 
     def look(self, now: datetime, running: Callable[[], Running]) -> None:
-        """Begin, if a day is over since the last time. `running` tells the tasks that run or wait for their turn."""
-        if self._last is not None and abs(now - self._last) < EVERY:
+        """Begin with what is due. `running` tells the tasks that run or wait for their turn."""
+        if self._task is not None and not self._task.done():
             return
-        self._last = now
+        if _is_over(self._last, EVERY, now):
+            self._last = now
+            self._tidy(running, now)
+        elif _is_over(self._last_worktrees, WORKTREES_EVERY, now):
+            self._last_worktrees = now
+            self._task = asyncio.create_task(self._take_worktrees_away(list(self._projects.served)))
+
+    def _tidy(self, running: Callable[[], Running], now: datetime) -> None:
         served = self._projects.served.items()
         settings = {root: one.config.settings for root, one in served if one.config is not None}
         self._task = asyncio.create_task(self._work(settings, self._projects.settings, running(), now))
@@ -43,16 +58,33 @@ class Upkeep:
     async def _work(
         self, projects: Mapping[str, ProjectSettings], user: UserSettings, running: Running, now: datetime
     ) -> None:
-        complaints = await asyncio.to_thread(lambda: list(tidy(self._paths, projects, user, running, now)))
+        try:
+            complaints = await asyncio.to_thread(lambda: list(tidy(self._paths, projects, user, running, now)))
+        except Exception:  # an index on a full disk, say: nobody waits for it, and it comes again
+            log.exception("the upkeep was not done")
+            return
         for complaint in complaints:
             if complaint not in self._said:
                 log.warning(complaint)
         self._said = set(complaints)
 
+    async def _take_worktrees_away(self, roots: Collection[str]) -> None:
+        for root in roots:
+            try:
+                if await asyncio.to_thread(stranded.take_away, self._paths, root, self._env):
+                    self._projects.changed.add(root)
+                    self._sweep()
+            except (SchedulerError, OSError) as error:
+                log.warning("the worktrees of %s that stayed were not looked at: %s", root, error)
+
     async def close(self) -> None:
         """Wait for what is being done."""
         if self._task is not None:
             await self._task
+
+
+def _is_over(last: datetime | None, time: timedelta, now: datetime) -> bool:
+    return last is None or abs(now - last) >= time
 
 
 def tidy(

@@ -57,6 +57,10 @@ def stored(moment: datetime) -> str:
     return moment.astimezone(timezone.utc).isoformat(timespec="microseconds")
 
 
+class NotWritten(SchedulerError):
+    """The state could not be written, on a full disk say. What was to be written was not, not even a part of it."""
+
+
 class Database:
     """An open `state.db`. Not to be shared between threads. `damage` says what became of a damaged one, else None.
 
@@ -65,6 +69,7 @@ class Database:
 
     def __init__(self, path: str, now: datetime) -> None:
         self.damage: str | None = None
+        self._path = path
         files.make_folder(os.path.dirname(path))
         try:
             self._db = _open(path)
@@ -90,15 +95,19 @@ class Database:
     @contextmanager
     def writing(self, at_once: bool = True) -> Iterator[sqlite3.Connection]:
         """One transaction: all of it, or nothing where it raises. With `at_once` it is on the disk in the end, and all
-        that was written before it."""
-        self._db.execute("PRAGMA synchronous=" + ("FULL" if at_once else "NORMAL"))
-        self._db.execute("BEGIN IMMEDIATE")
+        that was written before it. NotWritten where the disk is full, or somebody holds it for too long."""
         try:
+            self._db.execute("PRAGMA synchronous=" + ("FULL" if at_once else "NORMAL"))
+            self._db.execute("BEGIN IMMEDIATE")
             yield self._db
-        except BaseException:
-            self._db.execute("ROLLBACK")
+            self._db.execute("COMMIT")
+        except BaseException as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            if isinstance(error, sqlite3.OperationalError):
+                said = f"{self._path} cannot be written: {error}"
+                raise NotWritten(said, "make room on its disk, or end what holds it") from None
             raise
-        self._db.execute("COMMIT")
 
 
 def _open(path: str) -> sqlite3.Connection:

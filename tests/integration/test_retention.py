@@ -220,13 +220,13 @@ def test_upkeep_is_done_at_once_and_then_once_a_day(where: Paths, caplog: pytest
     os.makedirs(f"{where.global_history}")  # a folder where the history should be: a complaint each time
 
     async def days() -> list[int]:
-        keeper = Upkeep(where, _NoProjects())  # type: ignore[arg-type]
+        keeper = Upkeep(where, _NoProjects(), {}, lambda: None)  # type: ignore[arg-type]
         done = []
         for hours in (0, 1, 23, 24, 30, 48, 20):
-            before = keeper._task
+            before = keeper._last
             keeper.look(NOW + timedelta(hours=hours), set)
             await keeper.close()
-            done += [hours] if keeper._task is not before else []
+            done += [hours] if keeper._last is not before else []
         return done
 
     assert asyncio.run(days()) == [0, 24, 48, 20]
