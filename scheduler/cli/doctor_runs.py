@@ -13,7 +13,7 @@ from scheduler.core import health
 from scheduler.core.health import Finding
 from scheduler.core.models import Task
 from scheduler.errors import SchedulerError
-from scheduler.execution import claude, git, process, refs
+from scheduler.execution import claude, git, process, refs, sandbox
 from scheduler.execution.environment import build_environment
 from scheduler.store import settings
 
@@ -29,6 +29,8 @@ def checks(patient: Patient) -> Iterator[Check]:
         yield Check("login", partial(_login, patient, path, program))
     for root in patient.roots:
         yield Check(f"git in {root}", partial(_repository, patient, root))
+        if any(task.enabled and task.execution.sandbox for task in _tasks(patient, root)):
+            yield Check("sandbox", partial(_sandbox, patient, root))
         pushing = {task.execution.worktree.remote_name for task in _tasks(patient, root) if _pushes(task)}
         for remote in sorted(pushing):
             yield Check(f"push to {remote}", partial(_remote, patient, root, remote))
@@ -117,6 +119,15 @@ def _repository(patient: Patient, root: str) -> Iterator[Found]:
     yield Found(base._replace(text=f"{name}: {base.text}"))
     mend = "" if identity.level == "ok" else "git config --global user.name NAME, and user.email likewise"
     yield Found(identity._replace(text=f"{name}: {identity.text}", mend=mend))
+
+
+def _sandbox(patient: Patient, root: str) -> Iterator[Found]:
+    trusted = patient.known.get(root)
+    trouble = sandbox.trouble(trusted.path if trusted is not None else patient.env.get("PATH", ""))
+    if trouble is not None:
+        yield Found(Finding("fail", "sandbox", f"{os.path.basename(root)}: {trouble}", sandbox.INSTALL))
+    else:
+        yield Found(Finding("ok", "sandbox", f"{os.path.basename(root)}: bubblewrap works"))
 
 
 def _remote(patient: Patient, root: str, remote: str) -> Iterator[Found]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import time
@@ -171,6 +172,16 @@ def test_a_client_that_is_gone_or_old(cli: Command, living: Rig) -> None:
     client.chmod(0o755)
     told = [one for one in look(cli, code=1) if one["name"] == "client"]
     assert [one["level"] for one in told] == ["warn"] and "2.0.1 is older" in told[0]["text"]
+
+
+def test_a_sandbox_that_cannot_be_had(cli: Command, living: Rig, tmp_path: Path) -> None:
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("git", "sh"):
+        (tools / name).symlink_to(shutil.which(name) or "")
+    living.env["PATH"] = str(tools)
+    living.enable(shell_task("shut", "true", execution={"sandbox": "bwrap"}))
+    assert "install bubblewrap" in complaint(look(cli, code=1), "sandbox")["mend"]
 
 
 def test_the_real_client_is_found_and_known(cli: Command, living: Rig, client: Path) -> None:
