@@ -17,6 +17,7 @@ from scheduler.errors import SchedulerError
 from scheduler.runner import control
 from scheduler.runner import service as services
 from scheduler.runner.service import Service
+from scheduler.store import ownenv
 
 LOOK = 0.1  # seconds between two looks at what is waited for
 
@@ -37,7 +38,9 @@ def install(context: Context, /, as_json: bool) -> int:
     refuse_inside_run(context.env, "service install")
     mine = services.of(context.paths, context.env)
     mine.check()
+    own = ownenv.read(context.paths)
     launcher, left_out = services.launcher(context.paths, context.env, user_settings(context).env_pass)
+    left_out = [name for name in left_out if name not in own]
     changed = mine.write(launcher)
     try:
         if changed or mine.look().enabled is not True:

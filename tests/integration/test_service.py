@@ -81,8 +81,15 @@ def test_the_service_from_install_to_uninstall(cli: Command, living: Rig, system
     main_pid = systemd.systemctl("show", "--property=MainPID", "--value", unit(living))
     assert main_pid == str(first["runner"]["pid"])
 
-    again = cli("service", "install", "--json").json
+    own = Path(living.paths.runner_env)
+    own.write_text("ANTHROPIC_API_KEY=k\n")
+    own.chmod(0o600)
+    secrets = {"CLAUDE_CODE_OAUTH_TOKEN": "a-token", "ANTHROPIC_API_KEY": "a-key"}
+    again = cli("service", "install", "--json", **secrets).json
     assert (again["changed"], again["runner"]) == (False, first["runner"])
+    assert again["notGiven"] == ["CLAUDE_CODE_OAUTH_TOKEN"], "not what the user gives it in another way"
+    assert b"a-token" not in Path(living.paths.service_launcher).read_bytes()
+    own.unlink()
 
     os.kill(first["runner"]["pid"], signal.SIGKILL)
     second = wait_until(lambda: by_service(living), what="for the service to start the killed runner again")
