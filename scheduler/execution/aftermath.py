@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from scheduler.core.record import Reason, Record, Status
-from scheduler.disk.paths import Paths
+from scheduler.disk.paths import Paths, is_run_id, is_task_id
 from scheduler.errors import SchedulerError
-from scheduler.execution import git, rollback, worktree
+from scheduler.execution import git, refs, rollback, worktree
 from scheduler.execution.git import Project
 from scheduler.execution.rollback import Rollback
 from scheduler.execution.worktree import Worktree
@@ -45,6 +46,19 @@ def settle(tree: Worktree, final: Record) -> Record:
         said = f"the worktree {tree.path} could not be removed: {error}; take it away by `git worktree remove --force`"
         return _with_notes(final, said)
     return _rolled_back(final, rollback.rollback(tree, final.id, _message(final)))
+
+
+def place_of(paths: Paths, record: Record) -> dict[str, str] | None:
+    """Worktree, branch and base by what a history tells; None where it tells of none, or of one that no run of ours can
+    have had: a history may have come with a repository."""
+    path, branch, base = record.worktree_path, record.worktree_branch, record.base_commit
+    if path is None or branch is None or base is None or not is_task_id(record.task_id) or not is_run_id(record.id):
+        return None
+    at_home = path == paths.worktree(os.path.basename(os.path.dirname(path)), record.task_id, record.id)
+    of_a_run = refs.is_run_branch(branch) and branch.endswith(f"-{record.id[:8]}")
+    if not at_home or not of_a_run or not re.fullmatch(r"[0-9a-f]{40,64}", base):
+        return None
+    return {"worktree": path, "branch": branch, "base": base}
 
 
 def recover(paths: Paths, record: Record, place: Mapping[str, Any], env: Mapping[str, str]) -> Record:

@@ -23,7 +23,7 @@ from scheduler.disk.paths import Paths
 from scheduler.errors import SchedulerError
 from scheduler.execution import process
 from scheduler.execution.agent import SupervisorPool
-from scheduler.runner import control, journal, recovery, service
+from scheduler.runner import control, journal, moved, recovery, service
 from scheduler.runner.desk import Desk
 from scheduler.runner.installation import was_uninstalled
 from scheduler.runner.login import LoginWatch
@@ -63,6 +63,7 @@ class Runner:
         self.paths = paths
         self.env = env
         self.stopping = False
+        self._settled: set[str] = set()  # the projects that were looked at for runs which they were moved under
         self._idle_since: float | None = None
         self._looked = now()
         self._next_check = 0.0
@@ -96,12 +97,19 @@ class Runner:
         if not self._recovered:
             await recovery.recover(self.paths, self.env, self.state, self.desk, self.now)
             self._recovered = True
+        await self._settle_moved()
         self.desk.fire(self.now())
         if not self.stopping:
             self.desk.start_ready(self.now())
         self.desk.publish(self.now())
         self.upkeep.look(self.now(), self.desk.tasks)
         self.login.look()
+
+    async def _settle_moved(self) -> None:
+        new = self.projects.served.keys() - self._settled
+        self._settled = set(self.projects.served)
+        for root in new:
+            await moved.settle(self.paths, self.env, root, self.desk, self.now)
 
     def _watch(self) -> None:
         """See what may happen to a process that lives for months: a clock set back or to another zone, a plugin taken

@@ -82,8 +82,8 @@ async def _settle_unknown(
         record = crashed(read_record(last), now())
     except SchedulerError:
         return
-    place = {"worktree": record.worktree_path, "branch": record.worktree_branch, "base": record.base_commit}
-    if all(place.values()):
+    place = aftermath.place_of(paths, record)
+    if place is not None:
         record = await asyncio.to_thread(aftermath.recover, paths, record, place, env)
     desk.close_record(record)
 

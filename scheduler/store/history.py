@@ -86,7 +86,7 @@ def missing_in_global(where: Paths, projects: Iterable[str], now: datetime) -> l
     """Those lines. They are later than what the global history ends with, but for what stood still meanwhile."""
     last = list(read_tail(where.global_history, 2 * LINE_LIMIT))[-1:]
     since = min(max(map(_written, last), default=0.0), now.timestamp()) - 86400
-    recent = [_recent(paths.history_file(project), since) for project in projects]
+    recent = [_recent(project, since) for project in projects]
     wanted = {line for lines in recent for line in lines}
     present: set[bytes] = set()
     for _, file in reading.read(where.global_history, newest_first=True):
@@ -96,9 +96,11 @@ def missing_in_global(where: Paths, projects: Iterable[str], now: datetime) -> l
     return [line for lines in recent for line in _after(lines, present)]
 
 
-def _recent(path: str, since: float) -> list[bytes]:
-    read = ((line, parse(line)) for line in reading.tail(path, 4 * LINE_LIMIT))
-    return [line for line, record in read if record is not None and _written(record) >= since]
+def _recent(project: str, since: float) -> list[bytes]:
+    read = ((line, parse(line)) for line in reading.tail(paths.history_file(project), 4 * LINE_LIMIT))
+    # What a history that came with a repository says of other projects is not believed.
+    ours = ((line, record) for line, record in read if record is not None and record["project"] == project)
+    return [line for line, record in ours if _written(record) >= since]
 
 
 def _after(lines: list[bytes], present: set[bytes]) -> list[bytes]:
