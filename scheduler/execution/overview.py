@@ -208,15 +208,9 @@ def _held(root: str, known: Known, standing: Standing, enabled: bool) -> list[di
     told = {matter["run"] for matter in found if matter["scope"] == "run"}
     for row in known.waiting:
         if row.run_id[:8] not in told:
-            why = (
-                "its turn"
-                if waits
-                else "its project to be enabled"
-                if not enabled
-                else "its project, which is suspended,"
-            )
-            at = history.started(row.record)
-            found.append({"kind": "waiting", "run": row.run_id[:8], "task": row.task, "at": at, "by": why})
+            why = "its project, which is suspended," if enabled else "its project to be enabled"
+            about = {"run": row.run_id[:8], "task": row.task, "at": history.started(row.record)}
+            found.append({"kind": "waiting", **about, "by": "its turn" if waits else why})
     return found
 
 
