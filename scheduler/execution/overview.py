@@ -209,8 +209,9 @@ def _held(root: str, known: Known, standing: Standing, enabled: bool) -> list[di
     for row in known.waiting:
         if row.run_id[:8] not in told:
             why = "its project, which is suspended," if enabled else "its project to be enabled"
-            about = {"run": row.run_id[:8], "task": row.task, "at": history.started(row.record)}
-            found.append({"kind": "waiting", **about, "by": "its turn" if waits else why})
+            why = "its turn" if waits else why
+            at = history.started(row.record)
+            found.append({"kind": "waiting", "run": row.run_id[:8], "task": row.task, "at": at, "by": why})
     return found
 
 

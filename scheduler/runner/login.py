@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from scheduler.core.limits import Login, is_back
 from scheduler.disk.paths import Paths
+from scheduler.errors import SchedulerError
 from scheduler.execution import claude
 from scheduler.execution.environment import build_environment
 from scheduler.runner.gate import Gate
@@ -63,8 +64,12 @@ class LoginWatch:
             said = await asyncio.to_thread(claude.auth_status, client, env)
             after = Login(None if said.method == "unknown" else said.logged_in, stamp)
             if is_back(self._before, after):
-                log.info("the client is logged in again")
-                self._gate.login_is_back()
+                try:
+                    self._gate.login_is_back()
+                except SchedulerError as error:  # the state cannot be written now: asked again soon
+                    log.error("the client is logged in again, but %s", error.message)
+                else:
+                    log.info("the client is logged in again")
             elif after.logged_in is not None:
                 self._before = after
             return

@@ -364,6 +364,8 @@ def test_the_global_history_gets_what_a_crash_kept_from_it(tmp_path: Path) -> No
                 history.append_lines(where.global_history, text)
     with open(paths.history_file(projects[0]), "ab") as torn:
         torn.write(b'{"id": "torn')
+    # What a history says of another project may have come with a repository.
+    history.append_lines(paths.history_file(projects[1]), line("forged", NOW + timedelta(hours=1), project=projects[0]))
     assert history.complete_global(where, [*projects, str(tmp_path / "none")], NOW) == 3
     assert ids(Path(where.global_history))[-3:] == ["a28", "a29", "b29"]
     assert history.complete_global(where, projects, NOW) == 0
@@ -376,9 +378,9 @@ def test_a_project_that_rested_for_long_is_not_copied_again(tmp_path: Path) -> N
     where = Paths({"HOME": str(tmp_path), "SCHEDULER_HOME": str(tmp_path / "state")})
     old, busy = str(tmp_path / "old"), str(tmp_path / "busy")
     files.make_folder(where.logs)
-    history.append_lines(paths.history_file(old), line("old", NOW - timedelta(days=50)))
+    history.append_lines(paths.history_file(old), line("old", NOW - timedelta(days=50), project=old))
     for number in range(3):
-        text = line(str(number), NOW)
+        text = line(str(number), NOW, project=busy)
         history.append_lines(paths.history_file(busy), text)
         history.append_lines(where.global_history, text)
     assert history.complete_global(where, [old, busy], NOW) == 0
