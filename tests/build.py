@@ -157,7 +157,8 @@ def main() -> int:
     from scheduler.execution import steps
     from scheduler.runner import ledger
 
-    loop.POLL, ledger.AGAIN, steps.AGAIN = 0.05, 0.5, 0.5  # its seconds are worth more
+    # Its seconds are worth more.
+    loop.POLL, loop.IDLE_EXIT, ledger.AGAIN, steps.AGAIN = 0.05, 0.5, 0.5, 0.5
     return loop.main(env, Clock(Path(clock)))
 
 
