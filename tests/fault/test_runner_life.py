@@ -80,7 +80,8 @@ def test_a_pid_that_another_process_has_now_is_left_alone(own: Rig, another: str
     """B2, B8: a run whose supervisor's pid was used again, or is of another boot, is settled; nobody is signalled."""
     own.enable(shell_task("job", "true"))
     task = config.read_source(str(own.project)).parse().tasks[0]
-    record = new_record(str(own.project), task, datetime.now(timezone.utc), RunnerMark(host="h", pid=1, version="0"), "manual", None)
+    mark, now = RunnerMark(host="h", pid=1, version="0"), datetime.now(timezone.utc)
+    record = new_record(str(own.project), task, now, mark, "manual", None)
     with subprocess.Popen(["sleep", "60"]) as stranger:
         began = process.start_time(stranger.pid) or 0.0
         started = began - 1000 if another == "process" else began + 10_000_000
