@@ -21,7 +21,7 @@ from scheduler.disk import paths
 from scheduler.errors import SchedulerError
 from scheduler.execution import aftermath, leftovers, rollback, worktree
 from scheduler.execution.refs import is_run_branch
-from scheduler.store import config, history, ownenv, reading, settings, trust
+from scheduler.store import config, database, history, ownenv, reading, settings, trust
 from scheduler.store.state import RunRow, State
 
 T = TypeVar("T")
@@ -43,6 +43,9 @@ def checks(patient: Patient) -> Iterator[Check]:
 def state_folder(patient: Patient) -> Iterator[Found]:
     """Whether others can look into it."""
     folder = patient.context.paths.state
+    for path in database.moved_aside(patient.context.paths.state_db):
+        text = f"the state was damaged, and begun anew without its pauses: {path}"
+        yield Found(Finding("warn", "state", text, "look at your pauses, then delete it"))
     if os.path.isdir(folder):
         mode = stat.S_IMODE(os.stat(folder).st_mode)
         if mode & 0o055 and not mode & 0o022 and os.stat(folder).st_uid == os.getuid():

@@ -13,7 +13,7 @@ from scheduler.core import format as fmt
 from scheduler.core.limits import quiet_until
 from scheduler.core.models import iso
 from scheduler.errors import SchedulerError
-from scheduler.store import settings
+from scheduler.store import database, settings
 
 _TEXTS = {
     "failed": "failed: 'show {run}', 'logs {task}' or 'retry {run}'",
@@ -109,11 +109,16 @@ def of_the_user(context: Context) -> dict[str, Any]:
         "spentToday": round(sum(usd for _, _, usd in spent_today(context)), 6),
         "budgets": chosen.budgets.to_json(),
         "settingsProblem": problem,
+        "damaged": database.moved_aside(context.paths.state_db),
     }
 
 
 def tell_limits(answer: dict[str, Any], now: datetime) -> None:
     """Say it, where there is something to say."""
+    for path in answer["damaged"]:
+        output.note(
+            f"the state was damaged, and begun anew without its pauses: {path}\n  look at your pauses, then delete it"
+        )
     if answer["settingsProblem"]:
         output.note(f"the settings are not used: {answer['settingsProblem']}")
     if answer["quietUntil"]:

@@ -7,6 +7,7 @@ later (or an earlier) look at the wall clock.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import resource
@@ -30,7 +31,7 @@ from scheduler.runner.login import LoginWatch
 from scheduler.runner.projects import Projects
 from scheduler.runner.upkeep import Upkeep
 from scheduler.store import ownenv
-from scheduler.store.database import NotWritten
+from scheduler.store.database import NotWritten, unsafe
 from scheduler.store.state import State
 
 log = logging.getLogger("scheduler")
@@ -53,8 +54,9 @@ class Runner:
         self.now = now
         self.started_at = now()
         self.state = State(paths.state_db, now())
-        if self.state.damage:
-            log.warning(self.state.damage)
+        for warning in (self.state.damage, unsafe(paths.state)):
+            if warning:
+                log.warning(warning)
         self.pool = SupervisorPool()
         self.projects = Projects(paths, self.state, env)
         self.desk = Desk(paths, env, self.state, self.pool, self.projects, now)
@@ -78,8 +80,9 @@ class Runner:
                 self.desk.wake.clear()
                 self._watch()
                 try:
-                    await self._look()
-                    self._refused = None
+                    if self._refused is None or self.state.writable():
+                        await self._look()
+                        self._refused = None
                 except NotWritten as error:  # nothing is lost: it is due at the next look too
                     if error.message != self._refused:
                         log.error("nothing more is started for now: %s", error.message)

@@ -8,13 +8,19 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import Any
 
+from scheduler.core import health
 from scheduler.disk import files
 from scheduler.errors import SchedulerError
+
+MOUNTS = "/proc/self/mountinfo"
+JUST_MADE = 5.0  # seconds
+PATIENCE = 5.0  # seconds that a writer waits for another
 
 #: What each version adds to the one before; the number of the last is the file's version. Never change one that is out.
 MIGRATIONS = (
@@ -71,6 +77,8 @@ class Database:
         self.damage: str | None = None
         self._path = path
         files.make_folder(os.path.dirname(path))
+        if _was_emptied(path):
+            self.damage = f"{path} was empty; a fresh state was started"
         try:
             self._db = _open(path)
         except sqlite3.DatabaseError as error:
@@ -109,12 +117,50 @@ class Database:
                 raise NotWritten(said, "make room on its disk, or end what holds it") from None
             raise
 
+    def writable(self) -> bool:
+        """Whether it could be written at this moment, without waiting."""
+        self._db.execute("PRAGMA busy_timeout=0")
+        try:
+            with self.writing(at_once=False):
+                return True
+        except NotWritten:
+            return False
+        finally:
+            self._db.execute(f"PRAGMA busy_timeout={PATIENCE * 1000:.0f}")
+
+
+def moved_aside(path: str) -> list[str]:
+    """What was moved aside because it was damaged, and is still there, oldest first."""
+    folder, name = os.path.split(path)
+    found = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    return [os.path.join(folder, one) for one in found if one.startswith(name + ".corrupt-")]
+
+
+def _was_emptied(path: str) -> bool:
+    """Whether the file is empty, and not because another process makes it at this moment."""
+    try:
+        info = os.stat(path)
+    except FileNotFoundError:
+        return False
+    return info.st_size == 0 and not os.path.exists(path + "-wal") and time.time() - info.st_mtime > JUST_MADE
+
+
+def unsafe(path: str) -> str | None:
+    """Why what is written at `path` is not safe there, as on a network file system; None where it is."""
+    try:
+        known = health.mounts(files.read_bounded(MOUNTS, 1 << 20).decode("utf-8", "surrogateescape"))
+    except OSError:
+        return None
+    found = health.file_system("the state", os.path.realpath(path), known)
+    return None if found.level == "ok" else f"{found.text}; {found.mend}"
+
 
 def _open(path: str) -> sqlite3.Connection:
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
-    db = sqlite3.connect(path, isolation_level=None, timeout=10)
+    db = sqlite3.connect(path, isolation_level=None, timeout=PATIENCE)
     try:
-        db.execute("PRAGMA journal_mode=WAL")
+        # The shared memory of a WAL does not reach over a network.
+        db.execute("PRAGMA journal_mode=" + ("WAL" if unsafe(os.path.dirname(path)) is None else "DELETE"))
         if _version(db) < SCHEMA:
             _migrate(db)
         if _version(db) > SCHEMA:

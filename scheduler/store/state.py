@@ -88,7 +88,7 @@ class State:
 
     def __init__(self, path: str, now: datetime) -> None:
         self._db = Database(path, now)
-        self.damage = self._db.damage
+        self.damage, self.writable = self._db.damage, self._db.writable
         self.holds = Holds(self._db)
         self.costs = Costs(self._db)
         self.claims = Claims(self._db)
