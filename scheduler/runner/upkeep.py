@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta, timezone
 
@@ -16,6 +17,7 @@ from scheduler.errors import SchedulerError
 from scheduler.runner import stranded
 from scheduler.runner.projects import Projects
 from scheduler.store import retention, search, segments
+from scheduler.store.state import State
 
 log = logging.getLogger("scheduler")
 EVERY = timedelta(days=1)
@@ -101,6 +103,7 @@ def tidy(
                 yield from _tidy_history(paths.history_file(root), now)
                 yield from _remove(retention.of_project(root, settings, tasks, believed))
             search.forget_gone(where)
+            yield from _trim_claims(where, now)
     except files.LockTaken:
         return
     except OSError as error:
@@ -132,6 +135,19 @@ def _tidy_history(path: str, now: datetime) -> Iterator[str]:
         segments.compress(path)
     except OSError as error:
         yield f"{path} was not tidied: {error.strerror}: {error.filename}"
+
+
+def _trim_claims(where: Paths, now: datetime) -> Iterator[str]:
+    if not os.path.exists(where.state_db):
+        return
+    try:
+        state = State(where.state_db, now)
+        try:
+            state.claims.trim()
+        finally:
+            state.close()
+    except SchedulerError as error:
+        yield f"old claims were not forgotten: {error.message}"
 
 
 def _remove(olds: Iterable[retention.Old]) -> Iterator[str]:

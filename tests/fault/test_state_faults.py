@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import shutil
 import signal
 import sqlite3
@@ -16,15 +17,16 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 
 from scheduler.disk import files, paths
+from scheduler.errors import SchedulerError
 from scheduler.runner.loop import Runner
 from scheduler.store import database, history
-from scheduler.store.database import Refused
+from scheduler.store.database import NotWritten
 from scheduler.store.state import State
 from tests import child
 from tests.command import PACKAGE, Command
@@ -129,26 +131,6 @@ def test_a_locked_state_skips_looks_and_loses_nothing(own: Rig, tmp_path: Path) 
         assert [one["status"] for one in lines] == ["running", "success"]
 
 
-@pytest.mark.full
-def test_a_look_that_is_cut_short_is_made_up_for(own: Rig) -> None:
-    """A12: what was claimed before the lock came is not forgotten."""
-    runs = [shell_task(name, "true", trigger={"type": "once", "at": soon(0.2)}) for name in ("a", "b", "c")]
-    own.enable(*runs)
-    time.sleep(0.3)
-    state = State(own.paths.state_db, datetime.now(timezone.utc))
-    lost = {"id": "0b6c1c9e-6d0f-4c3e-9a54-2f7f5d1f8a11", "taskId": "a", "taskName": "a", "project": str(own.project),
-            "startedAt": soon(0), "status": "running", "triggeredBy": "schedule", "attempt": 1, "isolated": True,
-            "runner": {"host": "h", "pid": 1, "version": "0"}}  # fmt: skip
-    own.start()
-    wait_until(lambda: len([one for one in own.records() if one["status"] == "success"]) == 3)
-    assert state.claim(lost, datetime.now(timezone.utc), datetime.now(timezone.utc))  # as one that nobody queued
-    state.close()
-    with held(own.paths.state_db):
-        Path(paths.config_file(str(own.project))).touch()  # the next look has to write
-        wait_until(lambda: "nothing is started" in own.log())
-    wait_until(lambda: own.record(lost["id"])["status"] == "success", what=own.log())
-
-
 def test_a_writer_is_refused_with_the_file_and_goes_on_when_it_can(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,7 +142,7 @@ def test_a_writer_is_refused_with_the_file_and_goes_on_when_it_can(
     with held(path):
         begin = time.monotonic()
         assert not state.writable() and time.monotonic() - begin < 0.1
-        with pytest.raises(Refused, match=r"state\.db cannot be written: database is locked"):
+        with pytest.raises(NotWritten, match=r"state\.db cannot be written: database is locked"):
             state.sync("/p", [("a", "t1", True)], NOW)
         assert time.monotonic() - begin > 0.2
     state.sync("/p", [("a", "t1", True)], NOW)
@@ -236,6 +218,33 @@ def test_the_state_decides_where_the_history_says_something_else(own: Rig, tmp_p
     own.stop()
     said = Command(own.project, own.env)("doctor", code=None).out
     assert "history" in said
+
+
+def test_a_runner_that_may_write_nothing_goes_on_when_it_may_again(own: Rig) -> None:
+    """A4, A5: neither SIGXFSZ nor a failed write ends it, nothing is started meanwhile, and who asks is told."""
+    own.enable(shell_task("job", "true"))
+    runner = own.start()
+    assert own.run_to_end("job")["status"] == "success"
+    before = resource.prlimit(runner, resource.RLIMIT_FSIZE)
+    resource.prlimit(runner, resource.RLIMIT_FSIZE, (1, before[1]))
+    with pytest.raises(SchedulerError, match="cannot be written"):
+        own.run("job")
+    wait_until(lambda: own.ask("status")["pid"] == runner)
+    resource.prlimit(runner, resource.RLIMIT_FSIZE, before)
+    assert own.run_to_end("job")["status"] == "success"
+    assert [one["status"] for one in own.records()] == ["success", "success"] and "Traceback" not in own.log()
+
+
+def test_old_claims_are_forgotten_by_their_number_alone(tmp_path: Path) -> None:
+    """So the state does not grow for ever, and no clock can take a claim away."""
+    state = State(str(tmp_path / "state.db"), NOW)
+    for task, count in (("a", 12), ("b", 3)):
+        for number in range(count):
+            record = {"id": f"{task}{number}", "project": "/p", "taskId": task, "attempt": 1}
+            assert state.claim(record, NOW + timedelta(minutes=number), NOW)
+    assert state.claims.trim(5) == 7 and state.claims.trim(5) == 0
+    assert sorted(state.claims.since("/p", NOW)) == ["a10", "a11", "a7", "a8", "a9", "b0", "b1", "b2"]
+    state.close()
 
 
 MOUNTS = """\

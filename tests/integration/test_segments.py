@@ -260,10 +260,17 @@ def test_no_sequence_of_appends_crashes_and_rotations_loses_a_record(
 # Each function below is a process of its own, forked from one that has imported all it needs.
 CROWD = """
 import random, signal, time
-from scheduler.disk import files
+from datetime import datetime, timezone
+from scheduler.core.models import ProjectSettings, UserSettings
+from scheduler.disk import files, paths
+from scheduler.disk.paths import Paths
+from scheduler.runner import upkeep
 from scheduler.store import history, segments
 segments.LIMIT = 20_000
-path, stop = args[1], args[1] + ".stop"
+root, now = args[1], datetime(2026, 12, 1, 12, tzinfo=timezone.utc)
+where = Paths({"HOME": root, "SCHEDULER_HOME": root + "/state"})
+path = paths.history_file(root)
+stop = path + ".stop"
 
 def appender(name, count):
     pause = random.Random(name)
@@ -274,17 +281,21 @@ def appender(name, count):
         history.append_lines(path, history.to_line(record))
         os.write(told, f"{record['id']}\\n".encode())
 
-def cleaner():
+def rotator():
     while not os.path.exists(stop):
         files.rotate(path, segments.next_name)
-        segments.compress(path)
+        time.sleep(0.003)
+
+def cleaner():
+    while not os.path.exists(stop):
+        assert list(upkeep.tidy(where, {root: ProjectSettings()}, UserSettings(), (), now)) == []
         time.sleep(0.01)
 
 def reader():
     seen = 0
     while not os.path.exists(stop):
         bad = history.Unreadable()
-        found = [r["id"] for r in history.read(path, bad)]
+        found = [r["id"] for r in history.read(path, bad) if r["id"] != "old"]
         assert len(found) == len(set(found)), "a record came twice"
         assert len(found) >= seen, f"{seen} records were there, then {len(found)}"
         assert all(place == path for place, _ in bad.lines), bad.lines
@@ -305,7 +316,7 @@ def wait(pids):
     assert [os.waitpid(pid, 0)[1] for pid in pids] == [0] * len(pids)
 
 def crowd():
-    others = [begin(cleaner), begin(reader)]
+    others = [begin(rotator), begin(cleaner), begin(reader)]
     try:
         wait([begin(appender, name, 40) for name in range(16)])
     finally:
@@ -335,17 +346,24 @@ def told(path: Path) -> list[str]:
 
 
 def test_sixteen_appenders_a_rotation_a_cleanup_and_a_reader_lose_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "execution-history.jsonl"
-    assert child.output(child.start(CROWD, "crowd", path)) == ""
+    """A1, J1: what is past its days goes meanwhile, and nothing else."""
+    path = Path(paths.history_file(str(tmp_path)))
+    for number in range(8):
+        history.append_lines(str(path), line("old", NOW - timedelta(days=400 + number)))
+        files.rotate(path, segments.next_name)
+    assert child.output(child.start(CROWD, "crowd", tmp_path)) == ""
     bad = history.Unreadable()
     found = [record["id"] for record in history.read(str(path), bad)]
     assert sorted(found) == sorted(told(path)) and len(found) == 16 * 40
-    assert bad.lines == [] and len(segments.listed(str(path))) > 20
+    parts = segments.listed(str(path))
+    assert bad.lines == [] and len(parts) > 20 and sum(part.path.endswith(".gz") for part in parts) > 5
 
 
 def test_what_a_killed_appender_was_told_is_kept(tmp_path: Path) -> None:
-    path = tmp_path / "execution-history.jsonl"
-    assert child.output(child.start(CROWD, "kills", path)) == ""
+    """A2, J2: lines of odd sizes, which are torn where a kill comes in their midst."""
+    path = Path(paths.history_file(str(tmp_path)))
+    path.parent.mkdir(parents=True)
+    assert child.output(child.start(CROWD, "kills", tmp_path)) == ""
     files.append(path, b"{}\n")
     found = [record["id"] for record in history.read(str(path))]
     assert len(told(path)) > 100

@@ -13,11 +13,14 @@ from pathlib import Path
 import pytest
 
 from scheduler.core.models import ProjectSettings, UserSettings
+from scheduler.core.query import Query
 from scheduler.core.record import Record, RunnerMark, Status
 from scheduler.disk import files, paths
 from scheduler.disk.paths import Paths
+from scheduler.hooks import change
 from scheduler.runner import upkeep
-from scheduler.store import history
+from scheduler.store import history, search
+from scheduler.store.state import State
 from scheduler.store.tasklog import TaskLog
 
 BEGIN = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -34,8 +37,8 @@ def memory() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def one_hour(where: Paths, project: str, at: datetime) -> None:
-    """What one run writes."""
+def one_hour(where: Paths, project: str, state: State, at: datetime) -> None:
+    """What one run writes: the state, the records, the log, the answer, what the hook saw."""
     run = str(uuid.UUID(int=int(at.timestamp()) << 90))
     begun = Record(
         id=run, task_id="hourly", task_name="Look after the dependencies", project=project, scheduled_for=at,
@@ -44,7 +47,10 @@ def one_hour(where: Paths, project: str, at: datetime) -> None:
         worktree_branch=f"claude-task/hourly-{at:%Y%m%dT%H%M}-{run[:8]}", session_id=run,
         runner=RunnerMark(host="workstation", pid=4711, version="0.1.0"),
     )  # fmt: skip
+    state.claim(begun.to_json(), at, at, handled=at)
     history.append(where, begun)
+    changes = b'{"at":"%s","run":"%s","path":"src/some/module.py"}\n' % (at.isoformat().encode(), run.encode())
+    files.append(paths.file_changes(project), changes * 3, limit=change.LIMIT)
     log = TaskLog(project, "hourly", run)
     log.write(OUTPUT, at)
     log.close(at)
@@ -54,6 +60,7 @@ def one_hour(where: Paths, project: str, at: datetime) -> None:
     history.append(where, begun.evolve(status=Status.SUCCESS, completed_at=end, duration=180_000, output=said,
                                        commit="2" * 40, files_changed=3, insertions=40, deletions=2, cost_usd=0.42,
                                        turns=12, model="sonnet", exit_code=0))  # fmt: skip
+    state.finish(run, project, "hourly", failed=False, cost=(0.42, end))
 
 
 def touched(folder: Path, seen: dict[str, int], at: datetime) -> None:
@@ -71,18 +78,24 @@ def size(folder: Path) -> int:
 
 @pytest.mark.parametrize("days", [35, pytest.param(366, marks=pytest.mark.full)])
 def test_a_year_of_an_hourly_task_stays_small(memory: Path, days: int) -> None:
+    """Below 50 MB, with all that is written: histories, logs, answers, changes, state, index."""
     project = memory / "project"
     project.mkdir()
     where = Paths({"HOME": str(memory), "SCHEDULER_HOME": str(memory / "state")})
+    state = State(where.state_db, BEGIN)
+    state.sync(str(project), [("hourly", "t", True)], BEGIN)
     largest = 0
     seen: dict[str, int] = {}
     for day in range(days):
         for hour in range(24):
-            one_hour(where, str(project), BEGIN + timedelta(days=day, hours=hour))
+            one_hour(where, str(project), state, BEGIN + timedelta(days=day, hours=hour))
         now = BEGIN + timedelta(days=day + 1)
+        assert next(search.newest(where, where.global_history, Query(limit=1)))["status"] == "success"
         touched(memory, seen, now)
         largest = max(largest, size(memory))
         assert list(upkeep.tidy(where, {str(project): ProjectSettings()}, UserSettings(), (), now)) == []
+    state.close()
+    print(f"{days} days: at most {largest / 1e6:.1f} MB")
     assert largest < LIMIT, f"{largest / 1e6:.1f} MB"
     for path in (where.global_history, paths.history_file(str(project))):
         records = history.fold(history.read(path))
