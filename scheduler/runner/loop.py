@@ -251,6 +251,12 @@ def main(env: Mapping[str, str], now: Callable[[], datetime] = wall_clock) -> in
     except SchedulerError as error:
         log.error("the runner cannot start: %s; %s", error.message, error.hint)
         return 1
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
+            raise
+        # Never without its lock: two runners would do everything twice.
+        log.error("%s cannot be locked (%s): keep it on a local disk (SCHEDULER_HOME)", paths.state, error.strerror)
+        return 1
     return 0
 
 
