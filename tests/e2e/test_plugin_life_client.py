@@ -52,6 +52,7 @@ def test_the_first_start_before_anything_is_set_up_says_what_to_do_and_does_noth
 
 @pytest.mark.full
 def test_it_is_updated_between_runs_and_ends_after_it_is_uninstalled(client: Path, own: Rig, tmp_path: Path) -> None:
+    """B12."""
     go = tmp_path / "go"
     own.enable(shell_task("slow", f"until [ -e {go} ]; do sleep 0.1; done"))
     Command(own.project, own.env)("enable", "--yes", "--no-start")

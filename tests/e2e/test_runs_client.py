@@ -145,6 +145,7 @@ ENDS: dict[str, tuple[list[Turn], dict[str, Any], Mapping[str, str], str]] = {
 
 @pytest.mark.parametrize("name", ENDS)
 def test_each_bad_end_is_on_record_and_undone(own: Rig, api: StandIn, client: Path, name: str) -> None:
+    """E11."""
     turns, fields, login, reason = ENDS[name]
     log_in(own, api, login)
     record = ran(own, api, client, turns, task(**fields))

@@ -137,7 +137,7 @@ def check(own: Rig, shape: Shape, ran: Path, runner: int, before: dict[str, obje
     ("name", "step"), [pytest.param(*c, marks=() if c in SAMPLE else pytest.mark.full) for c in CASES]
 )
 def test_a_crash_at(own: Rig, tmp_path: Path, name: str, step: str) -> None:
-    """SCHEDULER_CRASH_AT."""
+    """A15: SCHEDULER_CRASH_AT."""
     shape, ran = SHAPES[name], tmp_path / "ran"
     before = enable(own, shape, ran)
     crashed(own, step)
@@ -172,6 +172,7 @@ TWICE = [
     [pytest.param(*c, marks=() if c == TWICE[1] else pytest.mark.full) for c in TWICE],
 )
 def test_a_crash_while_a_crash_is_recovered_from(own: Rig, tmp_path: Path, name: str, step: str, then: str) -> None:
+    """A15."""
     shape, ran = SHAPES[name], tmp_path / "ran"
     before = enable(own, shape, ran)
     crashed(own, step)
@@ -180,7 +181,7 @@ def test_a_crash_while_a_crash_is_recovered_from(own: Rig, tmp_path: Path, name:
 
 
 def test_a_retry_outlives_a_crash_right_after_the_record(own: Rig, tmp_path: Path) -> None:
-    """Its claim is made with the run's being forgotten; where that did not come about, it is derived again."""
+    """A15: Its claim is made with the run's being forgotten; where that did not come about, it is derived again."""
     for step in ("end on record", "forgotten"):
         ran = tmp_path / step.replace(" ", "-")
         command = f"echo $SCHEDULER_RUN_ID >> {ran}; exit 3"

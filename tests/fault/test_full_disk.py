@@ -73,6 +73,7 @@ def test_a_runner_on_a_full_disk_goes_on_when_there_is_room(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("end", ["exit 3", "true"])
 def test_a_worktree_that_could_not_be_removed_is_taken_away_later(own: Rig, end: str) -> None:
+    """F28."""
     own.enable(shell_task("job", f"echo half > half.txt; {end}"), shell_task("idle", "true"))
     own.start()
     trash = Path(own.run_to_end("idle")["worktreePath"]).parent / ".trash"
@@ -99,6 +100,7 @@ def test_a_worktree_that_could_not_be_removed_is_taken_away_later(own: Rig, end:
 
 
 def test_a_worktree_in_which_somebody_went_on_stays(own: Rig) -> None:
+    """F29."""
     own.enable(shell_task("job", "echo half > half.txt"), shell_task("idle", "true"))
     own.start()
     trash = Path(own.run_to_end("idle")["worktreePath"]).parent / ".trash"

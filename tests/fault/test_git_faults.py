@@ -106,7 +106,7 @@ def test_git_killed_while_it_adds_a_worktree(root: Path, tmp_path: Path, full: b
 @traced
 @pytest.mark.parametrize("full", MODES)
 def test_we_are_killed_while_we_make_a_worktree(root: Path, tmp_path: Path, full: bool) -> None:
-    """The user's git does not notice, even before recovery; only `gc` minds the lock of a branch that is left."""
+    """F18: The user's git does not notice, even before recovery; only `gc` minds the lock of a branch that is left."""
 
     def attempt(call: str, count: int) -> bool:
         tree = repos.plan(root, tmp_path)

@@ -229,6 +229,7 @@ def test_fifos_devices_and_folders_in_the_place_of_files_do_not_hold_a_hook_up(b
 
 
 def test_a_held_lock_holds_no_hook_up(bed: Bed) -> None:
+    """A12."""
     log = paths.file_changes(str(bed.project))
     Path(log).parent.mkdir()
     with files.locked(files.sidecar(log)), files.locked(files.sidecar(bed.paths.glance)):

@@ -41,6 +41,7 @@ def supervisor(tmp_path: Path) -> tuple[int, float]:
 
 
 def test_a_timeout_ends_the_whole_tree(tmp_path: Path) -> None:
+    """E1."""
     with a_runner(tmp_path, 1.0, "hard") as runner:
         members = trees.wait_for(tmp_path / "members", 6)
         assert sorted(members) == sorted(trees.ROLES)
@@ -50,6 +51,7 @@ def test_a_timeout_ends_the_whole_tree(tmp_path: Path) -> None:
 
 
 def test_the_death_of_the_runner_ends_the_whole_tree(tmp_path: Path) -> None:
+    """E1."""
     with a_runner(tmp_path, PATIENCE, "hard") as runner:
         members = trees.wait_for(tmp_path / "members", 6)
         members["supervisor"] = supervisor(tmp_path)
@@ -58,6 +60,7 @@ def test_the_death_of_the_runner_ends_the_whole_tree(tmp_path: Path) -> None:
 
 
 def test_the_death_of_the_supervisor_ends_the_whole_tree(tmp_path: Path) -> None:
+    """E1."""
     with a_runner(tmp_path, PATIENCE, "hard") as runner:
         members = trees.wait_for(tmp_path / "members", 6)
         os.kill(supervisor(tmp_path)[0], signal.SIGKILL)
@@ -159,6 +162,7 @@ def test_a_signal_to_the_supervisor_is_no_limit_of_the_task(tmp_path: Path) -> N
 
 
 def test_what_cannot_be_killed_is_counted_within_the_bound() -> None:
+    """E2."""
     nobody = tree.Process(2**22 + 1, 1, 2**22 + 1, 2**22 + 1, True, 0)
     began = time.monotonic()
     assert tree.kill_all(lambda: [nobody], bound=0.1) == 1
@@ -176,6 +180,7 @@ def test_one_that_is_never_the_same_process_is_caught(tmp_path: Path, words: tup
 
 
 def test_a_fork_bomb_is_brought_to_a_stand(tmp_path: Path) -> None:
+    """E2."""
     with a_runner(tmp_path, 0.5, "bomb", "30") as runner:
         out, _ = runner.communicate(timeout=PATIENCE * 2)
     assert out == b"timeout 0\n"

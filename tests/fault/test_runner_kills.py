@@ -201,6 +201,7 @@ def task_of(stage: Stage, gate: Gate, pause: Gate, ran: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", STAGES)
 def test_a_runner_killed(own: Rig, tmp_path: Path, name: str) -> None:
+    """B6."""
     stage = STAGES[name]
     gate, pause, ran = Gate(tmp_path / "gate"), Gate(tmp_path / "pause"), tmp_path / "ran"
     stage.setting(own, gate)
@@ -252,7 +253,7 @@ def check_work(own: Rig, record: dict[str, Any], kept: str | None) -> None:
 
 
 def test_the_hardest_tree_of_a_killed_runner_is_gone(own: Rig, tmp_path: Path) -> None:
-    """E1: setsid, setpgid, double fork, clean environment, all deaf to SIGTERM."""
+    """B6, E1: setsid, setpgid, double fork, clean environment, all deaf to SIGTERM."""
     file = tmp_path / "pids"
     own.enable(shell_task("job", f"{WORK}; exec {shlex.join(trees.tree('hard', file))}"), shell_task("next", "true"))
     before = fingerprint(own.project)
@@ -328,7 +329,7 @@ def killed_in_the_task(own: Rig, gate: Gate) -> tuple[str, dict[str, object]]:
 
 
 def test_a_killed_run_is_found_without_the_state(own: Rig, tmp_path: Path) -> None:
-    """By its running record in the history alone."""
+    """A16: By its running record in the history alone."""
     run, before = killed_in_the_task(own, Gate(tmp_path / "gate"))
     for file in Path(own.paths.state).glob("state.db*"):
         file.unlink()
@@ -373,7 +374,10 @@ def test_a_run_that_is_asked_for_while_a_runner_recovers_happens_once(own: Rig, 
 
 
 def test_a_runner_killed_at_any_moment(own: Rig, tmp_path: Path) -> None:
-    """Kills spread over the length of a run: whatever they hit, the record is true and the work is where it says."""
+    """B6.
+
+    Kills spread over the length of a run: whatever they hit, the record is true and the work is where it says.
+    """
     done = tmp_path / "done"
     done.mkdir()
     mark = f'touch {done}/"$SCHEDULER_RUN_ID"'

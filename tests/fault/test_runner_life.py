@@ -53,7 +53,7 @@ def living(own: Rig, clock: Clock | None = None) -> int:
 
 @pytest.mark.parametrize(("count", "rounds"), [(8, 1), pytest.param(32, 20, marks=pytest.mark.full)])
 def test_of_many_runners_that_start_at_once_one_stays(own: Rig, count: int, rounds: int) -> None:
-    """B1."""
+    """B1, B9."""
     files.make_folder(own.paths.state)
     for _ in range(rounds):
         gate, ready = os.pipe()

@@ -11,6 +11,7 @@ from tests.soak import DAY, SHORT, Plan, soak
 
 @pytest.mark.parametrize("plan", [pytest.param(SHORT, id="short"), pytest.param(DAY, id="day", marks=pytest.mark.full)])
 def test_every_occurrence_is_accounted_for(tmp_path: Path, plan: Plan) -> None:
+    """B15."""
     sums = soak(plan, tmp_path)
     print("\n".join(sums.lines()))
     assert sums.wrong == []

@@ -33,6 +33,7 @@ def own(tmp_path: Path) -> Iterator[Rig]:
 
 
 def test_the_runner_goes_by_the_zone_that_the_machine_is_in_now(own: Rig, tmp_path: Path) -> None:
+    """C10."""
     localtime = tmp_path / "localtime"
     localtime.write_bytes(zone("Etc/UTC"))
     own.enable(shell_task("job", "true"))

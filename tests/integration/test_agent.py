@@ -150,11 +150,13 @@ def test_success_needs_no_words() -> None:
     ],
 )
 def test_code_and_signal_are_told_apart(script: str, code: int | None, number: int | None, detail: str) -> None:
+    """E12."""
     outcome = run("sh", "-c", f"ulimit -c 0; {script}").outcome
     assert (outcome.returncode, outcome.signal, outcome.stopped, outcome.detail) == (code, number, None, detail)
 
 
 def test_running_out_of_memory_is_an_ending_like_any_other() -> None:
+    """E15."""
     script = "ulimit -v 100000; exec " + sys.executable + " -I -S -c 'x = bytes(10**9)'"
     run_ = run("sh", "-c", script)
     assert run_.outcome.returncode == 1
@@ -180,12 +182,14 @@ def test_an_agent_that_cannot_start_is_an_outcome(argv: list[str], options: dict
 
 
 def test_a_prompt_of_any_size_and_content_arrives() -> None:
+    """E10."""
     prompt = b"-rf \0 \xff" + os.urandom(2_000_000)
     run_ = run("cat", stdin=prompt)
     assert run_.stdout == prompt
 
 
 def test_an_agent_that_reads_finds_the_end() -> None:
+    """E9."""
     assert run("cat").outcome.returncode == 0
 
 
@@ -195,6 +199,7 @@ def test_a_prompt_that_nobody_reads_does_no_harm(script: str) -> None:
 
 
 def test_output_of_any_size_costs_little_memory() -> None:
+    """E6."""
     seen = 0
 
     def count(name: str, chunk: bytes) -> None:
@@ -213,6 +218,7 @@ def test_output_of_any_size_costs_little_memory() -> None:
 
 
 def test_output_of_the_last_moment_is_delivered() -> None:
+    """E8."""
     script = "printf '%65536s' x; head -c 65536 /dev/zero >&2; printf end; printf END >&2"
     run_ = run("sh", "-c", script)
     assert (len(run_.stdout), run_.stdout[-3:]) == (65539, b"end")
@@ -220,6 +226,7 @@ def test_output_of_the_last_moment_is_delivered() -> None:
 
 
 def test_a_limit_stops_the_tree_and_its_last_words_are_read() -> None:
+    """E8."""
     script = "trap 'echo farewell; exit 7' TERM; echo ready; while :; do sleep 0.02; done"
     run_ = run("sh", "-c", script, timeout=0.5)
     assert run_.stdout == b"ready\nfarewell\n"
@@ -250,6 +257,7 @@ def test_a_grandchild_that_holds_the_output_does_not_delay_the_end() -> None:
 
 
 def test_an_agent_has_no_terminal() -> None:
+    """E13."""
     assert b"No such device" in run("sh", "-c", "echo hello > /dev/tty").stderr
 
 

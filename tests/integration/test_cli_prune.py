@@ -128,6 +128,7 @@ def test_what_may_go_is_told_and_stays(cli: Command, left: dict[str, str], git: 
 
 
 def test_what_may_go_goes_and_nothing_else(cli: Command, left: dict[str, str], git: Any, repo: Path) -> None:
+    """F29."""
     before, refs = everything(cli), set(git("for-each-ref", "--format=%(refname)", cwd=repo).splitlines())
     assert cli("prune").out.splitlines()[-1].startswith("5 things removed, 3.")
     gone = {name for name in before - everything(cli) if not name.endswith(("session.jsonl", "/file"))}
@@ -163,6 +164,7 @@ def test_what_a_private_ref_alone_holds_is_its_size(cli: Command, left: dict[str
 
 
 def test_worktrees_that_stay_are_told(cli: Command, left: dict[str, str], git: Any, repo: Path) -> None:
+    """F29."""
     folder = Path(Paths(cli.env).worktrees)
     here, gone = (folder / "repo-0a1b2c3d" / f"a-{name}" for name in ("0000000a", "0000000b"))
     for tree in (here, gone):

@@ -49,6 +49,7 @@ def test_absent_is_not_corrupt(project: str, tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_no_json_is_named_and_left(project: str) -> None:
+    """D1."""
     path = put(project, b'{"tasks":[')
     source = config.read_source(project)
     with pytest.raises(ConfigUnreadable, match=f"{path} is not JSON: line 1 column 11"):
@@ -59,6 +60,7 @@ def test_a_file_that_is_no_json_is_named_and_left(project: str) -> None:
 
 
 def test_a_file_past_the_limit_is_not_read(project: str) -> None:
+    """D4."""
     path = put(project, b"")
     os.truncate(path, config.CONFIG_LIMIT + 1)
     with pytest.raises(ConfigUnreadable, match="larger than"):
@@ -66,6 +68,7 @@ def test_a_file_past_the_limit_is_not_read(project: str) -> None:
 
 
 def test_what_is_no_regular_file_is_not_read(project: str) -> None:
+    """D6."""
     path = Path(paths.config_file(project))
     os.mkfifo(path)
     with pytest.raises(ConfigUnreadable, match="not a regular file"):
@@ -85,6 +88,7 @@ def test_what_is_no_regular_file_is_not_read(project: str) -> None:
     [("config.json", 0o666, "mode 666"), (".", 0o777, "mode 777"), ("rules.md", 0o602, "mode 602")],
 )
 def test_a_file_that_others_can_write_is_refused(project: str, place: str, mode: int, says: str) -> None:
+    """D7."""
     put(project, tasks())
     Path(paths.rules_file(project)).write_text("Be kind.")
     Path(project, paths.CONFIG_FOLDER, place).chmod(mode)
@@ -95,6 +99,7 @@ def test_a_file_that_others_can_write_is_refused(project: str, place: str, mode:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
 def test_a_file_of_another_owner_is_refused(project: str) -> None:
+    """D7."""
     os.chown(put(project, tasks()), 65534, 65534)
     with pytest.raises(ConfigUnreadable, match="another user"):
         config.read_source(project)
@@ -116,6 +121,7 @@ def test_the_digest_covers_place_config_and_rules(project: str) -> None:
 
 
 def test_an_edit_keeps_what_is_unknown(project: str) -> None:
+    """B13, D3."""
     put(project, json.dumps({"later": {"x": 1}, "version": 1, "tasks": [{**ENTRY, "colour": "blue"}]}))
     source = config.read_source(project)
     after = config.edited(source, project, lambda entries: entries.append({**ENTRY, "id": "b"}))
@@ -157,6 +163,7 @@ def test_a_config_does_not_grow_past_its_limit(project: str) -> None:
 
 
 def test_a_file_that_changed_meanwhile_is_not_overwritten(project: str) -> None:
+    """D12."""
     path = put(project, tasks())
     before = config.read_source(project)
     after = config.edited(before, project, lambda entries: entries.append(ENTRY))
@@ -172,6 +179,7 @@ def test_a_file_that_changed_meanwhile_is_not_overwritten(project: str) -> None:
 
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o644])
 def test_a_rewrite_keeps_the_mode(project: str, mode: int) -> None:
+    """D14."""
     path = put(project, tasks())
     path.chmod(mode)
     before = config.read_source(project)
@@ -180,6 +188,7 @@ def test_a_rewrite_keeps_the_mode(project: str, mode: int) -> None:
 
 
 def test_a_rewrite_goes_through_a_link_to_its_target(project: str, tmp_path: Path) -> None:
+    """D6."""
     target = tmp_path / "dotfiles.json"
     target.write_text(tasks())
     link = Path(paths.config_file(project))
@@ -204,6 +213,7 @@ for number in range(int(args[3])):
 
 
 def test_tools_that_edit_at_once_lose_nothing(project: str, tmp_path: Path) -> None:
+    """D12."""
     put(project, tasks())
     editors = [child.start(EDIT, tmp_path / "home", project, name, 20) for name in "abcd"]
     for editor in editors:

@@ -267,6 +267,7 @@ def test_folders_of_removed_worktrees_are_deleted(cli: Command, living: Rig) -> 
 
 
 def test_the_history_against_the_state(cli: Command, living: Rig) -> None:
+    """A16."""
     living.enable(shell_task("work", "echo x >new"))
     living.start()
     first, _ = living.run_to_end("work"), living.run_to_end("work")

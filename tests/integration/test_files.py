@@ -95,6 +95,7 @@ def test_an_append_to_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
 
 
 def test_a_write_to_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
+    """D13."""
     path = tmp_path / "config.json"
     path.write_bytes(b"old")
     assert child.output(child.start(FULL, "write_atomic", path, site=False)) == "File too large\n"
@@ -103,6 +104,7 @@ def test_a_write_to_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 def test_a_killed_write_leaves_the_old_or_the_new_whole(tmp_path: Path) -> None:
+    """D11."""
     path = tmp_path / "config.json"
     pause = random.Random(11)
     for _ in range(30):
@@ -118,6 +120,7 @@ def test_a_killed_write_leaves_the_old_or_the_new_whole(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_write_left_is_swept_when_it_is_old(tmp_path: Path) -> None:
+    """D11."""
     path = tmp_path / "config.json"
     old, young = tmp_path / "config.json.tmp-1-1", tmp_path / "config.json.tmp-2-2"
     mine = tmp_path / "config.json.tmpl"

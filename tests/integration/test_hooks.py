@@ -212,6 +212,7 @@ def test_other_tools_are_not_noted(bed: Bed) -> None:
 
 
 def test_sixteen_sessions_at_once_lose_nothing(bed: Bed) -> None:
+    """B9."""
     event = bed.folder / "event.json"
     event.write_text(json.dumps(bed.write_event(bed.project / "a.txt")))
     argv = ["sh", str(ROOT / "scripts" / "hook"), "post_tool_use"]

@@ -101,6 +101,7 @@ def test_a_script_without_its_interpreter_is_told_apart_from_a_missing_one(tmp_p
 
 
 def test_a_command_that_takes_too_long_is_stopped_with_all_it_started(tmp_path: Path) -> None:
+    """E5."""
     script = f"trap '' TERM; sleep 60 & echo a $! > {tmp_path}/m; (sleep 60 & echo b $! >> {tmp_path}/m); wait; wait"
     with pytest.raises(CommandFailed, match=r"took longer than 0\.5 s and was stopped") as failure:
         run("sh", "-c", script, timeout=0.5)
@@ -139,6 +140,7 @@ def test_orphans_are_swept_and_own_children_are_not(tmp_path: Path) -> None:
 
 
 def test_what_is_detached_survives_its_caller_and_holds_nothing_of_it(tmp_path: Path) -> None:
+    """B10."""
     script = f"""
 import os, sys
 from pathlib import Path

@@ -167,6 +167,7 @@ def test_stop_waits_for_runs_and_stop_now_cancels_them(own: Rig) -> None:
 
 
 def test_sigterm_waits_for_the_run_and_sighup_reloads(own: Rig) -> None:
+    """B7."""
     own.enable(shell_task("job", "sleep 1; echo x > made"))
     pid = own.start()
     os.kill(pid, signal.SIGHUP)
@@ -191,6 +192,7 @@ def test_missed_occurrences_run_once_and_the_rest_is_one_record(own: Rig) -> Non
 
 
 def test_a_runner_that_was_off_for_ten_years_starts_at_once(own: Rig) -> None:
+    """C7."""
     often = shell_task("often", "true", trigger={"type": "cron", "expression": "* * * * *", "timezone": "UTC"})
     own.enable(often, since=datetime.now(timezone.utc) - timedelta(days=3650))
     own.start()
@@ -236,6 +238,7 @@ def test_retries_are_new_attempts_of_the_same_occurrence(own: Rig) -> None:
 
 
 def test_a_damaged_state_is_set_aside_and_nothing_fires_for_the_past(own: Rig) -> None:
+    """A11."""
     own.enable(shell_task("often", "true", trigger={"type": "cron", "expression": "* * * * *", "timezone": "UTC"}))
     Path(own.paths.state).mkdir(mode=0o700, exist_ok=True)
     Path(own.paths.state_db).write_bytes(os.urandom(5000))

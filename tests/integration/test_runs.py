@@ -177,6 +177,7 @@ def test_what_a_task_says_goes_to_its_logs_and_to_the_record(own: Rig) -> None:
 
 
 def test_the_environment_of_a_run_is_built(own: Rig, tmp_path: Path) -> None:
+    """E16."""
     own.env.update(SECRET_OF_THE_SESSION="x", CLAUDE_PLUGIN_ROOT="/x", CLAUDECODE="1", PASSED="yes")
     own.settings(envPass=["PASSED"])
     serve(
@@ -221,6 +222,7 @@ def test_a_client_whose_command_hangs_is_stalled_whatever_its_heart_does(
 
 
 def test_a_client_that_is_gone_is_a_failure_that_says_what_to_do(own: Rig, tmp_path: Path) -> None:
+    """E11."""
     own.enable(shell_task("job", "", execution={"type": "claude", "command": "work"}), client=str(tmp_path / "gone"))
     own.start()
     record = own.run_to_end("job")

@@ -107,6 +107,7 @@ def test_what_the_user_left_uncommitted_stays_and_is_noted(own: Rig) -> None:
     ],
 )
 def test_a_run_that_changes_the_main_checkout_fails_with_the_list(own: Rig, reach: str, told: list[str]) -> None:
+    """F22."""
     repos.commit(own.project, "more", {"more.txt": "1\n"})
     git("branch", "other", "HEAD~1", cwd=own.project)
     repos.write(own.project, {"file.txt": "half of the user's\n"})

@@ -218,7 +218,7 @@ def test_a_repository_that_uses_worktree_config_and_relative_paths(own: Rig) -> 
 
 
 def test_a_lock_that_the_user_left(own: Rig) -> None:
-    """It is theirs: runs go on, and it stays."""
+    """F7: It is theirs: runs go on, and it stays."""
     lock = own.project / ".git" / "index.lock"
     lock.touch()
     own.enable(GOOD, BAD)

@@ -114,6 +114,7 @@ def test_the_end_of_a_run_and_the_claim_of_its_retry_are_one_step(state: State, 
 
 
 def test_an_empty_file_is_a_fresh_state_in_which_nothing_is_due(path: str) -> None:
+    """A10."""
     os.makedirs(os.path.dirname(path))
     Path(path).write_bytes(b"")
     state = State(path, NOW)
@@ -131,6 +132,7 @@ def filled(path: str) -> bytes:
 
 @pytest.mark.parametrize("damage", ["garbage", "half", "header", "pages"])
 def test_a_damaged_file_is_moved_aside_and_said(path: str, damage: str) -> None:
+    """A11."""
     data = filled(path)
     dice = random.Random(1)
     broken = {
@@ -150,6 +152,7 @@ def test_a_damaged_file_is_moved_aside_and_said(path: str, damage: str) -> None:
 
 
 def test_a_newer_file_is_left_alone(path: str) -> None:
+    """B13."""
     data = filled(path)
     db = sqlite3.connect(path)
     db.execute("UPDATE meta SET value='99' WHERE name='schema'")
@@ -161,6 +164,7 @@ def test_a_newer_file_is_left_alone(path: str) -> None:
 
 
 def test_a_writer_waits_for_another(path: str, state: State) -> None:
+    """A12."""
     state.sync("/p", [("a", "t1", True)], NOW)
     holder = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     holder.execute("BEGIN EXCLUSIVE")
@@ -184,6 +188,7 @@ for number in range(int(args[2])):
 
 
 def test_processes_that_claim_at_once_share_the_occurrences(path: str) -> None:
+    """A13."""
     claimed: list[str] = []
     for claimer in [child.start(CLAIM, path, name, 30) for name in "abcd"]:
         claimed += child.output(claimer).split()
@@ -191,6 +196,7 @@ def test_processes_that_claim_at_once_share_the_occurrences(path: str) -> None:
 
 
 def test_a_claim_that_was_answered_survives_a_kill(path: str) -> None:
+    """A14."""
     for number in range(5):
         claimer = child.start(CLAIM, path, f"r{number}", 10000)
         assert claimer.stdout is not None

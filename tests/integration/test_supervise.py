@@ -197,6 +197,7 @@ def test_what_outlives_the_agent_is_ended_and_counted(talk: Talk) -> None:
 
 
 def test_stopped_processes_are_ended(talk: Talk, tmp_path: Path) -> None:
+    """E3."""
     talk.start(*trees.tree("stopped", tmp_path / "members"))
     members = trees.wait_for(tmp_path / "members", 3)
     talk.say({"stop": 0.5})

@@ -264,6 +264,7 @@ def test_what_is_refused_and_where(expression: str, message: str) -> None:
     ],
 )
 def test_what_never_fires_is_refused(expression: str) -> None:
+    """C12."""
     with pytest.raises(SchedulerError, match="never fires") as caught:
         check_cron(expression)
     assert expression in caught.value.message

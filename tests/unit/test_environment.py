@@ -107,6 +107,7 @@ def test_a_task_may_not_set_what_judges_it() -> None:
 
 @given(st.dictionaries(st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,30}", fullmatch=True), st.text(max_size=5)))
 def test_no_other_name_of_the_client_or_of_git_ever_passes(source: dict[str, str]) -> None:
+    """E16."""
     built = build_environment(source, path=None, env_pass=(), task_env={}, run={})
     assert built.keys() - {"PATH"} <= source.keys()
     for name in built:

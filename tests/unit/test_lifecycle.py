@@ -72,6 +72,7 @@ def test_only_one_run_at_a_time_works_in_the_main_checkout() -> None:
 
 
 def test_turns_are_fair_between_projects() -> None:
+    """D15."""
     queue = [waiting(f"a{i}", "/a", since=NOW + timedelta(seconds=i)) for i in range(3)]
     queue.append(waiting("b", "/b", since=NOW + timedelta(seconds=9)))
     going = [Going("g", "/a", "x", True)]

@@ -53,6 +53,7 @@ def test_the_golden_tasks_go_round() -> None:
 
 
 def test_durations_are_seconds_or_text() -> None:
+    """E14."""
     read_task = read(task(policy={"missedWithin": "24h", "retryDelay": 90}))
     assert (read_task.policy.missed_within, read_task.policy.retry_delay) == (86400, 90)
 
@@ -107,6 +108,7 @@ def test_a_wrong_value_of_execution_is_named_by_its_place(name: str, value: obje
     ["../../x", "a/b", ".", "", "a" * 65, "-rf", "CON", "a b", "a\0", "a\n", "ünï", "\u2603", "a_b", "a.lock"],
 )
 def test_an_id_that_is_no_id_is_refused(task_id: str) -> None:
+    """D9."""
     assert [place for place, _ in faults(task(id=task_id))] == [("id",)]
 
 

@@ -56,6 +56,7 @@ def test_the_golden_config_has_no_problem() -> None:
     ],
 )
 def test_what_is_no_config_suspends_the_project(data: bytes, says: str) -> None:
+    """D1."""
     with pytest.raises(ConfigUnreadable) as caught:
         parse_config(data)
     assert says in caught.value.message
@@ -63,11 +64,13 @@ def test_what_is_no_config_suspends_the_project(data: bytes, says: str) -> None:
 
 
 def test_a_bom_and_crlf_are_accepted() -> None:
+    """D5."""
     text = json.dumps({"version": 1, "tasks": [entry()]}, indent=2).replace("\n", "\r\n")
     assert [task.id for task in parse_config(b"\xef\xbb\xbf" + text.encode()).tasks] == ["a"]
 
 
 def test_one_wrong_task_does_not_stop_the_others() -> None:
+    """D2."""
     config = parse(entry("a"), entry("b", enabled="false"), entry("c"))
     assert [task.id for task in config.tasks] == ["a", "c"]
     (problem,) = config.problems
@@ -76,6 +79,7 @@ def test_one_wrong_task_does_not_stop_the_others() -> None:
 
 
 def test_a_problem_names_file_line_place_and_the_nearest_name() -> None:
+    """D2."""
     (problem,) = parse(entry(execution={"type": "shell", "command": "true", "timeOut": 5})).problems
     text = problem.text("config.json")
     assert text == "config.json:14: tasks[0].execution.timeOut: unknown field 'timeOut'; did you mean 'timeout'?"
@@ -206,6 +210,7 @@ def test_any_json_is_a_config_or_says_why_not(value: object) -> None:
 
 @given(st.binary())
 def test_any_bytes_are_a_config_or_say_why_not(data: bytes) -> None:
+    """D5."""
     with pytest.raises(ConfigUnreadable):
         parse_config(data)
 

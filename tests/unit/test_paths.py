@@ -38,6 +38,7 @@ def test_a_home_must_be_absolute(env: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("task", ["../../x", "a/b", ".", "", "a" * 65, "-rf", "A", "a\0", "a\n", "\u2603", ".."])
 def test_no_path_is_built_from_what_is_no_task_id(task: str) -> None:
+    """D9."""
     for build in (lambda: paths.task_log("/p", task), lambda: Paths({"HOME": "/h"}).worktree("p-1", task, RUN)):
         with pytest.raises(SchedulerError, match="not a task id"):
             build()

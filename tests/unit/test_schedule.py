@@ -81,6 +81,7 @@ NEW_YORK_GAP = ("America/New_York", "2026-03-08T06:20", "2026-03-08T07:40")
     ],
 )
 def test_the_gap_in_new_york(expression: str, expected: list[str]) -> None:
+    """C1."""
     zone, since, until = NEW_YORK_GAP
     assert fired(cron(expression, zone), since, until) == expected
 
@@ -101,6 +102,7 @@ def test_the_gap_in_new_york(expression: str, expected: list[str]) -> None:
     ],
 )
 def test_the_fold_in_new_york(expression: str, expected: list[str]) -> None:
+    """C2."""
     assert fired(cron(expression, "America/New_York"), "2026-11-01T04:50", "2026-11-01T07:20") == expected
 
 
@@ -204,6 +206,7 @@ def test_a_gap_is_over_once_its_end_has_been_looked_at(since: str, expected: lis
     ],
 )
 def test_clocks_that_change(zone: str, expression: str, since: str, until: str, expected: list[str]) -> None:
+    """C3."""
     assert fired(cron(expression, zone), since, until) == expected
 
 
@@ -468,6 +471,7 @@ def test_nothing_is_missed_before_a_task_was_added() -> None:
 
 
 def test_ticks_of_61_seconds_lose_no_minute_and_double_none() -> None:
+    """C13."""
     mark, seen = NOW, []
     for tick in range(1, 3 * 60):
         result = due(cron("* * * * *"), mark.isoformat(), now=NOW + timedelta(seconds=61 * tick))
@@ -479,6 +483,7 @@ def test_ticks_of_61_seconds_lose_no_minute_and_double_none() -> None:
 
 
 def test_eight_hours_asleep_is_one_catch_up() -> None:
+    """C9."""
     result = due(cron("*/10 * * * *"), "2026-06-10T04:05", now=at("2026-06-10T12:05"))
     assert result.fire == (Firing(NOW, catch_up=True),)
     assert result.skipped == Skipped(at("2026-06-10T04:10"), at("2026-06-10T11:50"), 47)

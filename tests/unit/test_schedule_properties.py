@@ -143,6 +143,7 @@ def test_steps_follow_the_wall_where_cronsim_takes_them_for_times_of_day() -> No
 
 
 def test_every_next_is_later_over_two_years_in_every_zone() -> None:
+    """C6."""
     for zone in zones_that_differ():
         for expression in ("30 2 * * *", "0 0 * * *", "30 1,2,23 * * *", "0 * * * 0"):
             found = ours(expression, zone, SINCE, UNTIL)

@@ -45,6 +45,7 @@ def test_each_recording_gets_its_verdict(recording: Path) -> None:
 
 @pytest.mark.parametrize("recording", RECORDINGS, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_neither_the_words_nor_a_small_exit_code_decide(recording: Path) -> None:
+    """E12."""
     scenario = SCENARIOS[recording.stem]
     report = replace(read(recording), result_text="Credit balance is too low. Please run /login. 429", errors=())
     for code in (0, 1, 2):

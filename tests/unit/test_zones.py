@@ -95,6 +95,7 @@ def test_moments_leave_without_a_zone_so_that_two_passes_of_a_fold_differ() -> N
 
 @pytest.mark.parametrize("name", [None, "UTC"])
 def test_utc_needs_no_data(name: str | None) -> None:
+    """C11."""
     assert zone_of(name) is timezone.utc
 
 
@@ -115,6 +116,7 @@ def test_utc_needs_no_data(name: str | None) -> None:
     ],
 )
 def test_an_unknown_zone_is_named_with_the_nearest_known(name: str, hint: str | None) -> None:
+    """C10."""
     with pytest.raises(SchedulerError) as caught:
         zone_of(name)
     assert caught.value.message.startswith("unknown time zone '")
@@ -123,6 +125,7 @@ def test_an_unknown_zone_is_named_with_the_nearest_known(name: str, hint: str | 
 
 
 def test_without_zone_data_the_hint_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C11."""
     monkeypatch.setattr("scheduler.core.zones.available_timezones", set)
     with pytest.raises(SchedulerError) as caught:
         zone_of("Mars/X")
