@@ -21,7 +21,8 @@ _TEXTS = {
     "self-edit": "CHANGED WHAT DECIDES OVER RUNS: 'show {run}' has the list, 'enable' shows the difference",
     "failed-work": "failed: 'show {run}', 'diff {run}', 'adopt {run}' or 'retry {run}'",
     "review": "waits for review: 'diff {run}', then 'merge {run}' or 'discard {run}'",
-    "kept-worktree": "worktree {path} stays: 'show {run}' says why, 'discard {run}' drops all that the run left",
+    "kept-worktree": "worktree {path} stays: 'show {run}' says why, 'adopt {run}' saves it once that is mended, "
+    "'discard {run}' drops all that the run left",
     "usage-limit": "waits for a usage limit to end ({by}){until}{skipped}: 'cancel {run}' gives it up",
     "usage-limit-of-others": "claude tasks wait for a usage limit to end ({by}){until}{skipped}",
     "waiting": "met a usage limit, and waits for {by} before it goes on: 'cancel {run}' gives it up",

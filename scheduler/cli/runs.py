@@ -20,6 +20,8 @@ from scheduler.execution import aftermath, branches, git, worktree
 from scheduler.execution.git import Project
 from scheduler.execution.refs import DISCARDED
 from scheduler.execution.worktree import Worktree
+from scheduler.runner.ledger import read_record
+from scheduler.store import history
 
 RESULT_LIMIT = 64 << 20
 
@@ -125,7 +127,9 @@ def adopt(context: Context, /, run_id: str, branch: str | None, folder: str | No
     """Make a branch of the work of the run RUN, which was rolled back."""
     project, found = _find(context, folder, run_id)
     _refuse_unisolated(found)
-    if found.get("worktreeBranch") and not found.get("discardedRef"):
+    if found["status"] != "success" and not found.get("discardedRef"):
+        found = _save_what_stayed(context, found)
+    if found["status"] == "success" and found.get("worktreeBranch"):
         raise SchedulerError(f"the work of run {found['id'][:8]} is on {found['worktreeBranch']} already", "'merge' it")
     name = branch or f"adopted/{found['taskId']}-{found['id'][:8]}"
     commit = branches.adopt(project, found["id"], name)
@@ -134,6 +138,23 @@ def adopt(context: Context, /, run_id: str, branch: str | None, folder: str | No
         output.say_json({"runId": found["id"], "branch": name, "commit": commit})
     else:
         output.say(f"the work of run {found['id'][:8]} is on the branch {name} ({commit[:12]})")
+
+
+def _save_what_stayed(context: Context, found: dict[str, Any]) -> dict[str, Any]:
+    """The record of a run whose worktree stayed, for not all of it could be saved then, once it is saved."""
+    run = read_record(found)
+    place = aftermath.place_of(context.paths, run)
+    if place is None or not os.path.isdir(place["worktree"]):
+        return found
+    notes = tuple(note for note in run.notes or () if place["worktree"] not in note)
+    saved = aftermath.recover(context.paths, run.evolve(notes=notes or None), place, context.env)
+    if saved.worktree_branch is not None:  # the worktree stays, and the last note says why
+        why = (saved.notes or ("not all of it could be saved",))[-1]
+        if saved.discarded_ref is None:
+            raise SchedulerError(why, "mend that, then adopt it again")
+        output.note(why)
+    history.append(context.paths, saved)
+    return saved.to_json()
 
 
 @click.command()
