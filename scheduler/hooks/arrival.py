@@ -5,6 +5,7 @@ Hook-safe, Python 3.9 syntax.
 
 from __future__ import annotations
 
+import errno
 import os
 
 import scheduler
@@ -67,7 +68,8 @@ def _enabled(
 def _see_to_runner(
     paths: Paths, env: Mapping[str, str], known: Mapping[str, Any], memory: dict[str, Any], now: float
 ) -> tuple[str, str]:
-    """Start a runner where none lives, a set-up where the plugin is newer. The runner's state, a line on the set-up."""
+    """Start a runner where none lives, a set-up where the plugin is newer. The runner's state, a line on what is
+    special about that."""
     found = wake.runtime(paths)
     usable = found is not None and found.usable
     state = "alive"
@@ -77,7 +79,9 @@ def _see_to_runner(
         failed = woken and now - woken > 10 and greeting.number(known, "writtenAt") < woken
         state = "missing" if not usable else "failed" if failed else "starting"
         if found is not None and usable:
-            files.make_folder(paths.state)
+            why = _unwritable(paths.state)
+            if why:
+                return "unwritable", f"The scheduler cannot write {paths.state}: {why}."
             wake.start(found, env, paths.runner_log)
             memory["woken"] = now
     if found is None or not usable:
@@ -90,6 +94,17 @@ def _see_to_runner(
         memory["refreshed"] = now
         wake.refresh(_root(), env, paths.hooks_log)
     return state, f"Updating the scheduler to {scheduler.__version__} in the background."
+
+
+def _unwritable(folder: str) -> str:
+    """Why a runner could not keep its state there; empty where it can."""
+    try:
+        files.make_folder(folder)
+    except OSError as error:
+        return str(error.strerror)
+    if os.access(folder, os.W_OK):
+        return ""
+    return os.strerror(errno.EROFS if os.statvfs(folder).f_flag & os.ST_RDONLY else errno.EACCES)
 
 
 def _is_newer(one: str, other: str) -> bool:

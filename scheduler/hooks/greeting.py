@@ -44,7 +44,8 @@ def offer(tasks: int, *, set_up: bool) -> str:
 
 
 def state(entry: Mapping[str, Any], runner: str, now: float) -> str:
-    """The first line. `runner`: `alive`, `starting`, `failed` (did not come up last time) or `missing` (no set-up)."""
+    """The first line. `runner`: `alive`, `starting`, `failed` (did not come up last time), `missing` (no set-up) or
+    `unwritable` (its folder cannot be written)."""
     if is_suspended(entry):
         why = plain(entry.get("suspended") or "its config is not the one that was approved", 160)
         verb = "status says more" if entry.get("trusted") else "enable shows what changed"
@@ -62,6 +63,7 @@ def state(entry: Mapping[str, Any], runner: str, now: float) -> str:
         "starting": "its runner was not running and is being started.",
         "failed": "its runner did not come up last time and is being started again: /scheduler:status.",
         "missing": "its set-up is gone: /scheduler:status makes it again.",
+        "unwritable": "nothing runs.",
     }[runner]
     return f"Scheduler: {', '.join(parts)}; {how}"
 

@@ -576,6 +576,26 @@ def test_a_disk_that_takes_no_more_does_not_silence_the_start(bed: Bed) -> None:
     assert "Scheduler: on" in json.loads(done.stdout)["systemMessage"]
 
 
+def test_a_state_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    """A7: one line with the folder and the reason, nothing appears elsewhere. Read-only also for root."""
+    bed = Bed(tmp_path)
+    bed.enable()
+    mount = f"mount --bind '{bed.state}' '{bed.state}' && mount -o remount,bind,ro '{bed.state}'"
+    unshare = ["unshare", "-m"] if os.geteuid() == 0 else ["unshare", "-rm"]
+    if subprocess.run([*unshare, "sh", "-c", mount], capture_output=True, check=False).returncode:
+        pytest.skip("no mount namespace can be made here")
+    before = sorted(bed.folder.rglob("*"))
+    done = subprocess.run(
+        [*unshare, "sh", "-c", f'{mount} && exec sh "$0" session_start', LAUNCHER],
+        input=json.dumps(bed.event("SessionStart", source="startup")).encode(),
+        cwd=bed.project, env=bed.env, capture_output=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")
+    said = json.loads(done.stdout)["systemMessage"]
+    assert "nothing runs" in said and f"cannot write {bed.state}: Read-only file system." in said
+    assert sorted(bed.folder.rglob("*")) == before
+
+
 def test_a_run_that_names_no_project_is_silence(bed: Bed) -> None:
     for project in ("", "relative", "/nowhere", "/", str(bed.folder)):
         env = {"SCHEDULER_RUN_ID": RUN, "SCHEDULER_TASK_ID": "nightly", "SCHEDULER_PROJECT": project}

@@ -201,7 +201,7 @@ def task_of(stage: Stage, gate: Gate, pause: Gate, ran: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", STAGES)
 def test_a_runner_killed(own: Rig, tmp_path: Path, name: str) -> None:
-    """B6."""
+    """A15, B6."""
     stage = STAGES[name]
     gate, pause, ran = Gate(tmp_path / "gate"), Gate(tmp_path / "pause"), tmp_path / "ran"
     stage.setting(own, gate)

@@ -381,6 +381,8 @@ def test_a_supervisor_is_started_from_the_main_thread_alone() -> None:
 
 
 def test_without_descriptors_a_run_is_told_so_and_leaks_none() -> None:
+    """A18."""
+
     @loop
     async def test(pool: SupervisorPool) -> None:
         await Watched().run(pool, "true")

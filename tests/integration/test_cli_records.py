@@ -210,6 +210,7 @@ def following(cli: Command, *words: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_following_goes_on_through_rotations(cli: Command, repo: Path) -> None:
+    """J6."""
     files.append(log(repo), line(0))
     with following(cli) as child:
         assert child.stdout is not None

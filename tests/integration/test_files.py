@@ -41,6 +41,7 @@ except OSError as error:
 
 
 def test_many_writers_lose_and_mix_no_line(tmp_path: Path) -> None:
+    """A1."""
     log = tmp_path / "log"
     sizes = (200, LINE, 65537, 300)
     children = [child.start(APPEND, log, n, 60, size, site=False) for n, size in enumerate(sizes)]
@@ -55,6 +56,7 @@ def test_many_writers_lose_and_mix_no_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [LINE, 65539])
 def test_a_writer_killed_in_mid_line_costs_that_line_alone(tmp_path: Path, size: int) -> None:
+    """A2, with sizes that divide no page."""
     log = tmp_path / "log"
     log.touch()
     pause = random.Random(size)
@@ -87,6 +89,7 @@ def test_a_torn_line_is_closed_before_the_next(tmp_path: Path) -> None:
 
 
 def test_an_append_to_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
+    """A4, A5."""
     log = tmp_path / "log"
     before = b"a" * 899 + b"\n"
     log.write_bytes(before)
@@ -167,6 +170,7 @@ def test_a_write_goes_to_the_target_of_a_link(tmp_path: Path) -> None:
 
 
 def test_a_log_that_is_a_link_is_not_written_through(tmp_path: Path) -> None:
+    """A7."""
     victim = tmp_path / "victim"
     victim.write_bytes(b"mine\n")
     (tmp_path / "log").symlink_to(victim)

@@ -42,6 +42,7 @@ def test_a_full_history_is_renamed_by_its_times(tmp_path: Path, monkeypatch: pyt
 
 
 def test_names_follow_one_another_though_the_clock_goes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """J3."""
     monkeypatch.setattr(segments, "LIMIT", 400)
     path = tmp_path / "execution-history.jsonl"
     for number in range(40):
@@ -95,6 +96,7 @@ def test_old_parts_are_compressed_and_read_as_before(tmp_path: Path) -> None:
 
 
 def test_a_compression_that_was_killed_is_made_again(tmp_path: Path) -> None:
+    """J2."""
     path = parts(tmp_path, 4)
     before, oldest = ids(path), segments.listed(str(path))[0].path
     Path(oldest + ".gz").write_bytes(b"\x1f\x8bhalf")
@@ -118,6 +120,7 @@ def test_a_broken_part_is_named_and_the_rest_is_read(tmp_path: Path) -> None:
 
 
 def test_parts_past_their_days_are_told_but_never_the_newest_three(tmp_path: Path) -> None:
+    """J4."""
     path = parts(tmp_path, 8)
     late = NOW + timedelta(days=31 * 8)
     assert [s.name[18:26] for s in segments.expired(str(path), 100, late)] == ["20261201", "20270101", "20270201",
