@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -24,6 +25,7 @@ from scheduler.runner.due import new_record
 from scheduler.store import config, trust
 from scheduler.store.state import State
 from tests.build import Clock, spawn
+from tests.hooks import BASE, Bed
 from tests.rig import Rig, rig, shell_task, wait_until
 from tests.runs import kill
 
@@ -53,7 +55,7 @@ def living(own: Rig, clock: Clock | None = None) -> int:
 
 @pytest.mark.parametrize(("count", "rounds"), [(8, 1), pytest.param(32, 20, marks=pytest.mark.full)])
 def test_of_many_runners_that_start_at_once_one_stays(own: Rig, count: int, rounds: int) -> None:
-    """B1, B9."""
+    """B1."""
     files.make_folder(own.paths.state)
     for _ in range(rounds):
         gate, ready = os.pipe()
@@ -73,6 +75,34 @@ def test_of_many_runners_that_start_at_once_one_stays(own: Rig, count: int, roun
         assert len(losers) == count - 1 and [one.wait(60) for one in losers] == [0] * (count - 1)
         own.stop()
         assert next(one for one in many if one.pid == pid).wait(60) == 0
+
+
+@pytest.mark.parametrize("count", [6, pytest.param(20, marks=pytest.mark.full)])
+def test_of_many_sessions_that_start_at_once_each_is_answered_and_one_runner_lives(tmp_path: Path, count: int) -> None:
+    """B9: the real hook, through its launcher, in a project whose runner is gone."""
+    bed = Bed(tmp_path)
+    bed.enable()
+    Path(bed.paths.runtime).write_text(f"{BASE}\n{sys.executable}\n{control.package_folder()}\n0.1.0\n")
+    with ThreadPoolExecutor(count) as sessions:
+        for reply in list(sessions.map(lambda _: bed.start(), range(count))):
+            assert "its runner was not running and is being started" in reply["systemMessage"]
+    pid = int(wait_until(lambda: control.request(bed.paths, {"verb": "status"}))["pid"])
+    place = f"SCHEDULER_HOME={bed.state}".encode()
+    try:
+        wait_until(lambda: runners(place) == [pid], what=f"for one runner: {runners(place)}, of which {pid} answers")
+        assert control.request(bed.paths, {"verb": "status"}) is not None
+    finally:
+        wait_until(lambda: control.request(bed.paths, {"verb": "stop", "now": True}) is None)
+
+
+def runners(place: bytes) -> list[int]:
+    """The living runners whose environment has these bytes."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (entry / "cmdline").read_bytes().endswith(b"\0runner\0") and place in (entry / "environ").read_bytes():
+                found.append(int(entry.name))
+    return found
 
 
 @pytest.mark.parametrize("another", ["process", "boot"])
