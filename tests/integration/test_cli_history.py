@@ -110,6 +110,21 @@ def test_unreadable_lines_are_counted_and_named(some: Command, own: str) -> None
         assert "2 lines of the history could not be read" in some(*words).err
 
 
+def test_unreadable_lines_of_a_compressed_part_are_named(cli: Command, own: str) -> None:
+    for number in range(5):
+        put(own, run(number, hours=900 - number), raw=b"[]\n" * (number == 0))
+        files.rotate(own, segments.next_name)
+    segments.compress(own)
+    first = segments.listed(own)[0].path
+    assert first.endswith(".jsonl.gz")
+    assert cli("history", "--verify", code=1).out.startswith(f"{first}:2: no record\n5 records, 1 unreadable line: ")
+    whole = Path(first).read_bytes()
+    Path(first).write_bytes(whole[: len(whole) // 2])
+    said = cli("history", "--verify", "--json", code=1).json
+    assert said["records"] == 4 and [bad["file"] for bad in said["unreadable"]] == [first]
+    assert ids(cli("history", "--json").json) == [4, 3, 2, 1]
+
+
 def test_a_project_that_is_gone_is_found_among_all(some: Command) -> None:
     put(Paths(some.env).global_history, run(7, project="/gone"), run(8, project="/other"))
     assert ids(some("history", "--json", "--all-projects", "--project", "/gone").json) == [7]
