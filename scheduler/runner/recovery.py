@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from typing import Any
 
 from scheduler.core.models import iso
 from scheduler.core.record import Reason, Record, Status
+from scheduler.core.when import from_iso
 from scheduler.disk.paths import Paths, history_file
 from scheduler.errors import SchedulerError
 from scheduler.execution import aftermath, process, selfedit, tree
 from scheduler.runner.desk import Desk
 from scheduler.runner.ledger import read_record
 from scheduler.store import history, trust
+from scheduler.store.costs import day_of
 from scheduler.store.state import RunRow, State
 
 log = logging.getLogger("scheduler")
@@ -30,6 +32,7 @@ async def recover(paths: Paths, env: Mapping[str, str], state: State, desk: Desk
     """Settle every run that an earlier runner had under way. Claimed runs that never began are queued again."""
     await asyncio.to_thread(_complete_history, paths, now())
     rows = [row for row in state.runs() if not desk.knows(row.run_id)]  # somebody may have asked for one already
+    _restore_costs(paths, state, {row.run_id for row in rows}, now())
     for row in rows:
         try:
             await _settle(paths, env, row, desk, now)
@@ -41,6 +44,26 @@ async def recover(paths: Paths, env: Mapping[str, str], state: State, desk: Desk
             await _settle_unknown(paths, env, last, desk, now)
     await asyncio.to_thread(aftermath.clear_scratch, paths)
     desk.floor.sweep()
+
+
+def _restore_costs(paths: Paths, state: State, known: Collection[str], now: datetime) -> None:
+    """The budgets of today, where the state was lost, by the history; without the runs that the state has still."""
+    if state.costs.on(now):
+        return
+    spent = [
+        (run["project"], run["taskId"], float(run["costUsd"]))
+        for run in history.fold(history.read_tail(paths.global_history, HISTORY_TAIL))
+        if isinstance(run.get("costUsd"), int | float) and run["id"] not in known and _is_of_today(run, now)
+    ]
+    if spent:
+        state.costs.restore(spent, now)
+
+
+def _is_of_today(run: dict[str, Any], now: datetime) -> bool:
+    try:
+        return day_of(from_iso(run["completedAt"])) == day_of(now)
+    except (KeyError, ValueError, TypeError, AttributeError, OverflowError):
+        return False
 
 
 def _complete_history(paths: Paths, now: datetime) -> None:

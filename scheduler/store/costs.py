@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 from datetime import datetime, time, timedelta
 
 from scheduler.store.database import Database
@@ -46,3 +47,12 @@ class Costs:
     def on(self, moment: datetime) -> list[tuple[str, str, float]]:
         """What was spent on the day of a moment: (project, task, US dollars)."""
         return self._db.read("SELECT project, task, usd FROM costs WHERE day=?", day_of(moment)).fetchall()
+
+    def restore(self, spent: Iterable[tuple[str, str, float]], now: datetime) -> None:
+        """Take what was spent today, (project, task, US dollars), from elsewhere, where nothing is known of it."""
+        with self._db.writing() as db:
+            if db.execute("SELECT 1 FROM costs WHERE day=?", (day_of(now),)).fetchone() is None:
+                db.executemany(
+                    "INSERT INTO costs VALUES (?,?,?,?) ON CONFLICT DO UPDATE SET usd=usd+excluded.usd",
+                    [(day_of(now), *one) for one in spent],
+                )

@@ -230,6 +230,25 @@ def test_killed_while_parts_are_compressed(strace: str, tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("call", "error"), [("write", "ENOSPC"), ("fsync", "EIO"), ("rename", "ENOSPC"), ("unlink", "EPERM")]
+)
+def test_compressing_failed_at_the_nth_call(strace: str, tmp_path: Path, call: str, error: str) -> None:
+    """E(n): every record is there, once, whatever fails, and the next try does what is left."""
+    path = tmp_path / "execution-history.jsonl"
+    for number in range(5):
+        history.append_lines(str(path), line(f"{number}", 5000))
+        files.rotate(path, segments.next_name)
+    for number in range(1, 40):
+        done = inject(strace, call, f"error={error}:when={number}", COMPRESSES, path)
+        assert kept(path) == [str(run) for run in range(5)], done
+        if done.returncode == 0:
+            break
+    assert done.returncode == 0, done
+    assert sum(part.path.endswith(".gz") for part in segments.listed(str(path))) == 2
+    assert not [name for name in os.listdir(tmp_path) if ".tmp-" in name]
+
+
 def test_a_tail_lost_at_any_byte(tmp_path: Path, where: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     """A3: all that was before it is read, in both ways, and the next record begins on a line of its own."""
     monkeypatch.setattr(search, "SHORT", -1)

@@ -101,6 +101,25 @@ def test_a_damaged_state_fires_nothing_twice_and_is_told_until_it_is_looked_at(o
     assert cli("status", "--json").json["damaged"] == []
 
 
+def test_what_was_spent_today_is_known_without_the_state(own: Rig) -> None:
+    """A11: a budget that is used up stays used up; what was spent before today is over."""
+    own.enable(shell_task("job", "true"))
+    today = datetime.now().astimezone()
+    for index, (at, usd) in enumerate([(today, 2.5), (today, 0.5), (today - timedelta(days=2), 9.0), (today, "much")]):
+        record = {"id": f"0b6c1c9e-0000-0000-0000-00000000000{index}", "taskId": "job", "project": str(own.project),
+                  "startedAt": at.isoformat(), "completedAt": at.isoformat(), "status": "success",
+                  "costUsd": usd}  # fmt: skip
+        Path(own.paths.logs).mkdir(parents=True, exist_ok=True)
+        history.append_lines(own.paths.global_history, history.to_line(record))
+    for _ in range(2):
+        own.start()
+        own.run_to_end("job")
+        state = State(own.paths.state_db, today)
+        assert state.costs.on(today) == [(str(own.project), "job", 3.0)]
+        state.close()
+        own.stop()
+
+
 @pytest.mark.full
 def test_a_locked_state_skips_looks_and_loses_nothing(own: Rig, tmp_path: Path) -> None:
     """A12: what comes due meanwhile runs afterwards, a run that ends meanwhile is put on record, nothing falls over."""
