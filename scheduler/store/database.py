@@ -156,7 +156,7 @@ def unsafe(path: str) -> str | None:
 
 
 def _open(path: str) -> sqlite3.Connection:
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+    _make(path)
     db = sqlite3.connect(path, isolation_level=None, timeout=PATIENCE)
     try:
         # The shared memory of a WAL does not reach over a network.
@@ -169,6 +169,16 @@ def _open(path: str) -> sqlite3.Connection:
     except BaseException:
         db.close()
         raise
+
+
+def _make(path: str) -> None:
+    """Make the file with its mode. One that is there is not even opened: to close it would drop the locks that another
+    connection of this process holds on it, and the next process would take the write-ahead log away from under that."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        if os.path.islink(path):
+            raise SchedulerError(f"{path} is a link", "move it away; a fresh state is made then") from None
 
 
 def _migrate(db: sqlite3.Connection) -> None:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import os
 import random
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -210,3 +212,24 @@ def test_a_claim_that_was_answered_survives_a_kill(path: str) -> None:
         mine = {int(run.run_id.split("-")[1]) for run in state.runs() if run.run_id.startswith(f"r{number}-")}
         assert answered <= mine
         state.close()
+
+
+def test_a_second_connection_of_a_process_takes_no_lock_from_the_first(tmp_path: Path) -> None:
+    """Locks on a file are a process's: whoever closes it lets go of all. Then the next process that leaves takes the
+    write-ahead log for nobody's, deletes it, and what the first connection writes from then on is lost."""
+    path = str(tmp_path / "state.db")
+    look = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1]); "
+    look += "print(db.execute('SELECT count(*) FROM tasks').fetchone()[0]); db.close()"
+
+    def seen() -> str:
+        done = subprocess.run([sys.executable, "-c", look, path], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    first = State(path, NOW)
+    first.sync("/p", [("a", "digest", True)], NOW)
+    State(path, NOW).close()
+    assert seen() == "1"
+    first.sync("/p", [("a", "digest", True), ("b", "digest", True)], NOW)
+    assert seen() == "2"
+    first.close()
+    assert seen() == "2"
