@@ -206,6 +206,25 @@ def test_a_usage_limit_is_waited_for_and_the_session_goes_on(
     nothing_left(own)
 
 
+def test_after_a_login_claude_tasks_go_on_by_themselves(own: Rig, api: StandIn, client: Path) -> None:
+    log_in(own, api, LOGGED_OUT)
+    api.play([text("Done.")])
+    job = {**task(), "trigger": {"type": "interval", "every": 1}}
+    own.enable(job, client=os.path.abspath(client))
+    own.start()
+    waits = wait_until(
+        lambda: [r for r in own.task_records("job") if r.get("reason") == "auth" and "skippedCount" in r]
+    )
+    assert waits[0]["status"] == "skipped" and api.turns == []
+    login = {"accessToken": "sk-ant-oat01-stand-in", "refreshToken": "sk-ant-ort01-stand-in", "subscriptionType": "max",
+             "expiresAt": int((time.time() + 86400) * 1000), "scopes": ["user:inference", "user:profile"]}  # fmt: skip
+    file = own.home / ".claude" / ".credentials.json"  # which `/login` writes
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps({"claudeAiOauth": login}))
+    wait_until(lambda: [r for r in own.task_records("job") if r["status"] == "success"])
+    assert "the client is logged in again" in own.log()
+
+
 def test_a_denied_tool_may_be_accepted(own: Rig, api: StandIn, client: Path) -> None:
     turns = [tool("Bash", command="curl x.invalid"), WRITE, text("Done without it.")]
     record = ran(own, api, client, turns, task(policy={"onDenied": "accept"}))
