@@ -72,6 +72,6 @@ def env(value: dict[str, str]) -> dict[str, str]:
 
 def writable(value: str) -> str:
     """A place that a sandboxed task may write to."""
-    if not value.startswith(("/", "~/")) or ".." in value.split("/"):
+    if not value.startswith(("/", "~/")) or ".." in value.split("/") or not value.strip("/"):
         raise ValueError("not an absolute path, such as /srv/data or ~/.npm")
     return value

@@ -47,10 +47,10 @@ class locked:
 
     def __enter__(self) -> locked:
         try:
-            self.fd = os.open(self.path, _LOCK, 0o600)
+            self.fd = open_own(self.path, _LOCK)
         except FileNotFoundError:
             make_folder(os.path.dirname(self.path))
-            self.fd = os.open(self.path, _LOCK, 0o600)
+            self.fd = open_own(self.path, _LOCK)
         try:
             self._acquire()
         except BaseException:
@@ -74,6 +74,23 @@ class locked:
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         os.close(self.fd)
+
+
+def open_own(path: AnyPath, flags: int) -> int:
+    """A descriptor of a file that is the user's alone; where it is missing it is made with 0600, whatever the umask."""
+    while True:
+        try:
+            return os.open(path, flags & ~os.O_CREAT)
+        except FileNotFoundError:
+            pass
+        try:
+            fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            if os.path.islink(path):
+                raise
+            continue
+        os.fchmod(fd, 0o600)
+        return fd
 
 
 def make_folder(path: AnyPath, mode: int = 0o700) -> None:
@@ -215,14 +232,14 @@ def append(
 def _append_held(
     path: str, data: bytes, durable: bool, limit: int | None = None, part: Callable[[str], str] | None = None
 ) -> None:
-    fd = os.open(path, _APPEND, 0o600)
+    fd = open_own(path, _APPEND)
     try:
         size = os.fstat(fd).st_size
         if limit is not None and size > max(limit - len(data), 0):
             _rotate_held(path, part)
             os.close(fd)
             fd = -1
-            fd = os.open(path, _APPEND, 0o600)
+            fd = open_own(path, _APPEND)
             size = 0
         if not size and part is not None:
             _sync_folder(os.path.dirname(path))  # what it will hold must not lose its name, nor the part before it

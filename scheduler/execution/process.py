@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from scheduler.disk import files
 from scheduler.errors import CommandFailed
 from scheduler.execution import ending, tree
 
@@ -185,8 +186,7 @@ def spawn_detached(
     Its standard streams are /dev/null, or its output goes to the end of `log`; no other descriptor of ours reaches it.
     Returns its pid as soon as the program runs; raises CommandFailed if it cannot.
     """
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-    output = os.open(log or os.devnull, flags, 0o600)
+    output = files.open_own(log or os.devnull, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
     report, ours = os.pipe()
 
     def fork_again() -> None:

@@ -124,7 +124,7 @@ def _lose_everything(log: str) -> None:
     os.chdir("/")
     null = out = os.open(os.devnull, os.O_RDWR)
     try:
-        out = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        out = files.open_own(log, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
     except OSError:  # a full disk or a link in its place; the work goes on all the same
         pass
     os.dup2(null, 0)

@@ -52,7 +52,7 @@ def renew(path: str) -> None:
     if mine.st_size <= LIMIT or not (os.path.exists(path) and os.path.samestat(mine, os.stat(path))):
         return  # not full, or somebody else's: of a service of the system, a terminal
     files.rotate(path)
-    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    fd = files.open_own(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
     for stream in (1, 2):
         os.dup2(fd, stream)
     os.close(fd)

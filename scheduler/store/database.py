@@ -175,7 +175,9 @@ def _make(path: str) -> None:
     """Make the file with its mode. One that is there is not even opened: to close it would drop the locks that another
     connection of this process holds on it, and the next process would take the write-ahead log away from under that."""
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        os.fchmod(fd, 0o600)  # whatever the umask
+        os.close(fd)
     except FileExistsError:
         if os.path.islink(path):
             raise SchedulerError(f"{path} is a link", "move it away; a fresh state is made then") from None

@@ -118,7 +118,7 @@ class Index:
 
     def __init__(self, path: str, patience: float | None = None) -> None:
         files.make_folder(os.path.dirname(path))
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+        os.close(files.open_own(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW))
         self.db = sqlite3.connect(path, isolation_level=None, timeout=PATIENCE if patience is None else patience)
         try:
             if not self._is_ours():

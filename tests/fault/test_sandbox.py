@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,10 @@ from typing import Any
 import pytest
 
 from scheduler.disk import paths as places
-from tests.boxes import need_sandbox
+from scheduler.disk.paths import Paths
+from scheduler.execution import sandbox
+from tests import repos
+from tests.boxes import BECOME_NOBODY, need_sandbox, open_to_nobody
 from tests.command import Command
 from tests.puppet import Puppet, act, limited
 from tests.repos import git
@@ -249,3 +253,41 @@ def test_a_client_works_and_its_changes_are_noted(own: Rig, tmp_path: Path) -> N
     assert len(puppet.calls) == 2 and any(word.startswith("--resume=") for word in puppet.calls[1]["argv"])
     assert (mine / "settings.json").read_text() == "mine"
     assert sorted(path.name for path in mine.iterdir()) == [".credentials.json", "projects", "settings.json", "todos"]
+
+
+AS_NOBODY = """
+try() { if "$@" 2>/dev/null; then echo "DONE: $*"; else echo "refused: $*"; fi; }
+try sh -c 'echo work > made && git add made && git -c user.name=n -c user.email=e commit -qm own'
+try touch /tmp/new
+try touch "$ROOT/evil"
+try touch "$ROOT/.git/hooks/evil"
+try git config alias.x y
+try git update-ref refs/heads/main HEAD
+try touch "$HOME/evil"
+try sh -c 'unshare -rm mount -o remount,rw,bind / / && touch "$HOME/evil"'
+"""
+
+
+def test_as_a_user_without_roots_rights(tmp_path: Path) -> None:
+    """In a user namespace, as everybody but root has it; all that is refused is the user's own."""
+    root, place, home = repos.make(tmp_path / "root"), tmp_path / "place", tmp_path / "home"
+    tree = repos.create(root, place)
+    env = {"PATH": os.environ["PATH"], "HOME": str(home), "SCHEDULER_HOME": str(place / "state"), "ROOT": str(root)}
+    where = Paths(env)
+    home.mkdir()
+    os.makedirs(where.state)
+    scratch = place / "state/runs/run"
+    scratch.mkdir(parents=True)
+    room = sandbox.Room(tree.project, where, scratch, env, tree)
+    argv = sandbox.enter(room)
+    open_to_nobody(tmp_path, root, place, home)
+    safe = {"GIT_CONFIG_GLOBAL": "/dev/null", **sandbox.environment(room)}
+    done = subprocess.run(
+        [*BECOME_NOBODY, *argv, "sh", "-c", AS_NOBODY], env={**env, **safe}, capture_output=True, text=True, cwd="/"
+    )
+    if "new namespace" in done.stderr:
+        pytest.skip(f"another user may not have a sandbox here: {done.stderr.strip()}")
+    said = done.stdout.splitlines()
+    assert [line.partition(":")[0] for line in said] == ["DONE"] * 2 + ["refused"] * 6, done
+    subprocess.run(["chown", "-R", "0:0", root], check=True)  # git reads only what is one's own
+    assert repos.git("show", f"{tree.branch}:made", cwd=root) == "work" and not (home / "evil").exists()

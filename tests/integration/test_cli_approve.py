@@ -76,6 +76,7 @@ def test_enabling_records_what_a_run_needs(cli: Command, repo: Path) -> None:
 
 
 def test_without_a_terminal_somebody_has_to_have_said_yes(cli: Command, repo: Path) -> None:
+    """I7."""
     cli("add", "a", "--every", "4h", "--shell", "x")
     for words in (["enable"], ["enable", "--json"]):
         said = cli(*words, code=1, input="y\n")
@@ -98,6 +99,7 @@ def test_in_a_terminal_it_asks(cli: Command, repo: Path, answer: str, enabled: b
 
 
 def test_what_changed_since_is_shown_as_a_difference(cli: Command, repo: Path) -> None:
+    """I2."""
     cli("add", "a", "--every", "4h", "--shell", "make one")
     enable(cli)
     path = repo / ".omc/scheduler/config.json"

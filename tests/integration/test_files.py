@@ -146,6 +146,7 @@ def test_a_rewrite_keeps_the_mode(tmp_path: Path, mode: int) -> None:
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])
 def test_modes_do_not_depend_on_the_umask(tmp_path: Path, umask: int) -> None:
+    """I9."""
     old = os.umask(umask)
     try:
         files.write_atomic(tmp_path / "a" / "b" / "file", b"x")
@@ -170,7 +171,7 @@ def test_a_write_goes_to_the_target_of_a_link(tmp_path: Path) -> None:
 
 
 def test_a_log_that_is_a_link_is_not_written_through(tmp_path: Path) -> None:
-    """A7."""
+    """A7, I8."""
     victim = tmp_path / "victim"
     victim.write_bytes(b"mine\n")
     (tmp_path / "log").symlink_to(victim)

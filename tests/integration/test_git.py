@@ -191,7 +191,7 @@ def test_the_line_that_says_what_is_wrong(stderr: str, words: str) -> None:
 
 
 def test_a_planted_bare_repository_or_monitor_runs_nothing(root: Path, tmp_path: Path) -> None:
-    """F27."""
+    """F27: f27."""
     proof = tmp_path / "ran"
     repos.git("config", "core.fsmonitor", f"touch {proof}; false", cwd=root)
     project = git.find_project(root)
@@ -222,7 +222,7 @@ def test_a_prefix_that_makes_no_plain_name_is_refused(prefix: str) -> None:
 
 
 def test_a_name_that_git_could_take_for_something_else_is_refused_and_changes_nothing(root: Path) -> None:
-    """D10."""
+    """D10: d10."""
     project = git.find_project(root)
     repos.git("branch", "victim", cwd=root)
     repos.git("remote", "add", "origin", root, cwd=root)

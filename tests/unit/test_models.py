@@ -201,6 +201,7 @@ def test_a_sandbox_needs_branches_in_a_folder_and_places_that_are_absolute() -> 
         ({"sandbox": "bwrap", "worktree": {"branchPrefix": "auto-"}}, "branchPrefix needs a '/'"),
         ({"sandbox": "bwrap", "sandboxWrite": ["node_modules"]}, "not an absolute path"),
         ({"sandbox": "bwrap", "sandboxWrite": ["~/../x"]}, "not an absolute path"),
+        ({"sandbox": "bwrap", "sandboxWrite": ["/"]}, "not an absolute path"),
         ({"sandbox": "docker"}, "'docker' is not one of bwrap"),
     ):
         assert any(said in message for _, message in faults(task(**execution(**fields)))), fields
