@@ -5,6 +5,7 @@ a repository that its user can work with, no work lost, and the next run works.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -13,8 +14,9 @@ from typing import Any
 
 import pytest
 
+from scheduler.disk import paths
 from scheduler.execution import process
-from scheduler.store import config
+from scheduler.store import config, history
 from tests import build, repos
 from tests.rig import Rig, rig, shell_task, soon, wait_until
 from tests.runs import branch_tree, branches, changed, discarded_tree, finals, fingerprint, nothing_left, strangers
@@ -195,6 +197,20 @@ def test_a_retry_outlives_a_crash_right_after_the_record(own: Rig, tmp_path: Pat
         own.record(again["id"])
         assert len(set(ran.read_text().split())) == 2
         own.stop()
+
+
+def test_a_record_that_one_history_alone_has_reaches_the_other(own: Rig, tmp_path: Path) -> None:
+    """A16, A4: also where both have later lines, as when a disk that was full had room again before the crash."""
+    shape, ran = SHAPES["idle"], tmp_path / "ran"
+    before = enable(own, shape, ran)
+    crashed(own, "end half on record")
+    mine = paths.history_file(str(own.project))
+    (run,) = {line["id"] for line in history.read(mine)}
+    assert finals(mine, run) and not finals(own.paths.global_history, run)
+    later = {**finals(mine, run)[0], "id": str(uuid.uuid4()), "taskId": "other"}
+    for file in (mine, own.paths.global_history):
+        history.append_lines(file, history.to_line(later))
+    check(own, shape, ran, own.start(), before)
 
 
 def test_the_product_has_no_way_to_crash_it() -> None:
