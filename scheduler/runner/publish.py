@@ -33,6 +33,7 @@ class Publisher:
         self._writing: asyncio.Task[None] | None = None
         self._now = started
         self._going: Sequence[Going] = ()
+        self._refused: int | None = None
 
     def publish(self, now: datetime, going: Sequence[Going]) -> None:
         """Have what changed written in a moment. `going`: the runs that are under way now."""
@@ -52,6 +53,12 @@ class Publisher:
         found = [(root, self._projects.served.get(root), self._state.known(root, settings, now)) for root in changed]
         try:
             await asyncio.to_thread(self._update, found, running, now)
+            self._refused = None
+        except OSError as error:  # a full disk, say: what changed is told once there is room
+            self._projects.changed |= changed
+            if error.errno != self._refused:
+                log.error("the glance for the hooks was not written: %s", error.strerror)
+            self._refused = error.errno
         except Exception:
             log.exception("the glance for the hooks was not written")
 

@@ -4,10 +4,12 @@ all goes on by itself once there is room.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +26,12 @@ from tests.soak import small_disk
 def own(tmp_path: Path) -> Iterator[Rig]:
     with rig(tmp_path) as made:
         yield made
+
+
+def glanced(own: Rig) -> dict[str, Any]:
+    """What the hooks know of the project."""
+    entry: dict[str, Any] = json.loads(Path(own.paths.glance).read_text())["projects"][str(own.project)]
+    return entry
 
 
 def fill(disk: Path) -> Path:
@@ -67,6 +75,7 @@ def test_a_runner_on_a_full_disk_goes_on_when_there_is_room(tmp_path: Path) -> N
             (due,) = wait_until(lambda: [r for r in own.task_records("due") if r["status"] == "success"])
             assert process.start_time(pid) is not None and ran.read_text() == "x\n"
             assert due.get("notes") is None or Absence.NO_RUNNER.note() not in due["notes"]
+            wait_until(lambda: {one["run"] for one in glanced(own)["recent"]} == {record["id"][:8], due["id"][:8]})
             own.stop(at_once=False)
             repos.works_for_its_user(own.project)
 
