@@ -26,6 +26,7 @@ from scheduler.disk import paths
 from scheduler.errors import SchedulerError
 from scheduler.execution import overview, sandbox
 
+_HEX = frozenset("0123456789abcdef-")
 _FAR = timedelta(days=36525)
 
 
@@ -91,7 +92,8 @@ def show(context: Context, /, name: str, folder: str | None, as_json: bool) -> N
     try:
         found = record.find(context.paths, view.root, name)
     except SchedulerError:
-        view.usable().task(name)  # says which task may be meant
+        if len(name) < 4 or not _HEX.issuperset(name.lower()):
+            view.usable().task(name)  # says which task may be meant
         raise
     detail.show_run(context, view.root, found, as_json)
 

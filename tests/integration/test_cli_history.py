@@ -221,6 +221,8 @@ def test_all_of_a_run_is_shown(cli: Command, own: str, repo: Path, git: Any) -> 
     told = cli("show", "00000001", "--json").json
     assert told["patch"].count("+hello") == 300 and told["answer"].startswith("All is") and len(told["log"]) == 1
     assert "changes: run 00000002 left no work" in cli("show", "00000002").out
+    assert "no run '12345678'" in cli("show", "12345678", code=1).err
+    assert "3 runs begin with '0000'" in cli("show", "0000", code=1).err
     assert cli("show", "00000003", "--json").json["patch"] is None
 
 

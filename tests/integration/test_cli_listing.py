@@ -143,7 +143,7 @@ def test_a_run_in_full(three: Command, repo: Path) -> None:
     assert three("show", "ABCD0001", "--json").json["costUsd"] == 0.42
 
 
-@pytest.mark.parametrize(("name", "says"), [("dayly", "did you mean daily?"), ("ffff0000", "no task 'ffff0000'")])
+@pytest.mark.parametrize(("name", "says"), [("dayly", "did you mean daily?"), ("ffff0000", "no run 'ffff0000'")])
 def test_what_is_neither_task_nor_run(three: Command, name: str, says: str) -> None:
     assert says in three("show", name, code=1).err
 
