@@ -69,7 +69,7 @@ def test_what_the_disk_refuses_is_followed_by_its_retry_once_it_is_written(
     at = failed.started_at + timedelta(minutes=5)
     state = State(own.paths.state_db, failed.started_at)
     begun: list[Record] = []
-    made = Ledger(own.paths, state, Projects(own.paths, state), lambda record, _: begun.append(record))
+    made = Ledger(own.paths, state, Projects(own.paths, state, own.env), lambda record, _: begun.append(record))
     file = Path(places.history_file(str(own.project)))
 
     async def close() -> None:
