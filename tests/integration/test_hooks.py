@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -530,18 +531,21 @@ STANDARD |= {"select", "stat", "time", "_socket"}
         ("session_end", TELLING | {"scheduler.hooks.parting", "scheduler.hooks.terminal"}),
     ],
 )
-def test_a_hook_imports_nothing_but_this(bed: Bed, hook: str, allowed: set[str]) -> None:
+@pytest.mark.parametrize("alive", [True, False])
+def test_a_hook_imports_nothing_but_this(bed: Bed, hook: str, allowed: set[str], alive: bool) -> None:
     bed.enable(recent=RECENT, open=OPEN)
     event = bed.write_event(bed.project / "a.txt", source="startup", reason="other")
     script = ROOT / "scheduler" / "hooks" / f"{hook}.py"
 
     def imported(*words: str) -> set[str]:
         argv = [sys.executable, "-X", "importtime", "-I", "-S", *words]
-        with bed.runner():
+        with bed.runner() if alive else nullcontext():
             done = subprocess.run(argv, input=json.dumps(event).encode(), env=bed.env, capture_output=True, check=True)
         return {line.rpartition("|")[2].strip() for line in done.stderr.decode().splitlines()[1:]}
 
     assert imported(str(script)) - imported("-c", "pass") - STANDARD == allowed
+    if hook == "session_start" and not alive:
+        bed.started()
 
 
 @pytest.mark.parametrize("hook", ["post_tool_use", "session_start", "session_end"])
