@@ -246,9 +246,14 @@ class Soak:
         del listed[gone]
         listed.append(self.task(root, now))
         self.approve(root)
-        self.own.ask("reload")
-        time.sleep(6 * LOOK)
+        self._reload()
         self.clock.set(now, self.plan.rate)
+
+    def _reload(self) -> None:
+        """Have the runner look at the configs, and give it the time; it may be busy, or just have been killed."""
+        with contextlib.suppress(SchedulerError):
+            control.request(self.own.paths, {"verb": "reload"}, timeout=60)
+        time.sleep(6 * LOOK)
 
     def fault_break(self) -> None:
         """A config is damaged by hand, which suspends its project, and is put right."""
