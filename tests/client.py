@@ -15,6 +15,7 @@ from scheduler.core.verdict import Verdict, judge_claude
 from scheduler.execution import process
 from scheduler.execution.claude import build_argv, build_prompt
 from scheduler.execution.stream import ResultReader
+from tests import canary
 from tests.standin import StandIn
 
 API_KEY = {"ANTHROPIC_API_KEY": "sk-ant-stand-in"}
@@ -31,6 +32,7 @@ def client_environment(home: Path, api: StandIn, login: Mapping[str, str] = API_
         "HOME": str(home),
         "TMPDIR": str(scratch),
         "PATH": os.environ["PATH"],
+        **canary.ENVIRONMENT,
         "LANG": "C.UTF-8",
         "ANTHROPIC_BASE_URL": api.url,
         "CLAUDE_CODE_MAX_RETRIES": "0",

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tests import canary
+
 PACKAGE = Path(__file__).resolve().parents[1] / "scheduler"
 
 
@@ -57,5 +59,6 @@ def environment(home: Path, state: Path, **more: str) -> dict[str, str]:
         "LANG": "C.UTF-8",
         "TZ": "Europe/Berlin",
         **{name: os.environ[name] for name in variables},
+        **canary.ENVIRONMENT,
         **more,
     }

@@ -18,6 +18,7 @@ import hypothesis
 import pytest
 
 from scheduler.execution import tree
+from tests import canary
 
 FOREIGN_PREFIXES = ("SCHEDULER_", "CLAUDE", "ANTHROPIC_", "GIT_", "XDG_")
 FOREIGN_NAMES = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "TZ", "CI", "EDITOR", "VISUAL", "PAGER", "VIRTUAL_ENV")
@@ -167,6 +168,19 @@ def home(_homes_root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / ".gitconfig").write_text(GITCONFIG)
     monkeypatch.setenv("HOME", str(folder))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _no_secret_on_disk(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Plant a secret in the environment; once all is over, search all that was written for it and its kin.
+
+    The first fixture of each test, so that nothing of the product is at work any more when it searches.
+    """
+    for name, value in canary.ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    yield
+    found = [leak for folder in (home, tmp_path) for leak in canary.leaks(folder)]
+    assert not found, f"a planted secret was written: {found}"
 
 
 @pytest.fixture(autouse=True)

@@ -15,6 +15,7 @@ from typing import Any
 
 from scheduler.disk import glance
 from scheduler.disk.paths import Paths, file_changes
+from tests import canary
 
 ROOT = Path(__file__).resolve().parents[1]
 BASE = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
@@ -30,7 +31,7 @@ os.chdir(state)
 server = socket.socket(socket.AF_UNIX)
 server.bind("runner.sock")
 server.listen()
-told = {"argv": sys.argv, "env": dict(os.environ), "pid": os.getpid(), "ppid": os.getppid(), "sid": os.getsid(0),
+told = {"argv": sys.argv, "env": {n: v for n, v in os.environ.items() if n[:6] != "CANARY"}, "pid": os.getpid(), "ppid": os.getppid(), "sid": os.getsid(0),
         "fds": {fd: os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if int(fd) < 3}}
 with open("started.tmp", "w") as file:
     json.dump(told, file)
@@ -49,6 +50,7 @@ class Bed:
         self.home.mkdir(parents=True)
         self.state = folder / "state"
         self.env = {"PATH": os.environ["PATH"], "HOME": str(self.home), "SCHEDULER_HOME": str(self.state)}
+        self.env |= canary.ENVIRONMENT
         self.paths = Paths(self.env)
         self.project = Path(os.path.realpath(self.repository(folder / "project")))
         self.write_config({"id": "nightly"}, {"id": "weekly"}, {"id": "off", "enabled": False})

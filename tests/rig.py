@@ -19,6 +19,7 @@ from scheduler.disk.paths import Paths
 from scheduler.runner import control
 from scheduler.store import config, history, trust
 from scheduler.store.state import State
+from tests import canary
 
 T = TypeVar("T")
 PATIENCE = 60.0
@@ -78,6 +79,7 @@ class Rig:
             "SCHEDULER_HOME": str(folder / "state"),
             "LANG": "C.UTF-8",
             **measured(),
+            **canary.ENVIRONMENT,
             **(extra or {}),
         }
         self.paths = Paths(self.env)
@@ -111,13 +113,16 @@ class Rig:
         client: str | None = None,
         since: datetime | None = None,
         suspended: bool = False,
+        plant: bool = True,
     ) -> None:
         """Write the config, approve it, and let the runner serve it; its tasks count from `since` (default: now).
-        `suspended`: some of them may be, by an error."""
+        `suspended`: some of them may be, by an error. `plant`: with secrets that the test's end searches for."""
         root = str(project or self.project)
         file = Path(places.config_file(root))
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps({"version": 1, "tasks": list(tasks)}))
+        file.write_text(
+            json.dumps({"version": 1, "tasks": [canary.planted(task) if plant else task for task in tasks]})
+        )
         source = config.read_source(root)
         parsed, _ = source.vetted(self.env)
         assert suspended or not parsed.problems, parsed.problems

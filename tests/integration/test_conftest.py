@@ -44,7 +44,8 @@ def test_without():
 
 def run_pytest(folder: Path, text: str, *options: str, env: dict[str, str] | None = None) -> tuple[int, str]:
     (folder / "tests").mkdir()
-    shutil.copy(ROOT / "tests" / "conftest.py", folder / "tests")
+    for name in ("conftest.py", "canary.py"):
+        shutil.copy(ROOT / "tests" / name, folder / "tests")
     (folder / "tests" / "test_it.py").write_text(text)
     command = [
         sys.executable,
@@ -76,6 +77,62 @@ def test_nothing_of_the_person_is_seen_or_touched(tmp_path: Path) -> None:
     code, output = run_pytest(tmp_path, f"REAL_HOME = {str(real)!r}\n" + ENVIRONMENT, env=foreign)
     assert code == 0, output
     assert not (real / ".claude" / "scheduler").exists()
+
+
+LEAKS = """
+import base64, gzip, os, sqlite3, subprocess
+import pytest
+from tests.canary import CALLERS, CONFIGURED, SHAPED
+
+def run(*words, cwd):
+    subprocess.run(words, cwd=cwd, check=True)
+
+def in_database(place):
+    with sqlite3.connect(place / "state.db") as db:
+        db.execute("create table t (x)")
+        db.execute("insert into t values (?)", (f"a {SHAPED}",))
+
+def in_message(repo):
+    run("git", "commit", "-q", "--allow-empty", "-m", CONFIGURED, cwd=repo)
+
+def in_packed_message(repo):
+    in_message(repo)
+    run("git", "gc", "-q", cwd=repo)
+    run("git", "reset", "-q", "--hard", "HEAD^", cwd=repo)
+
+def in_branch(repo):
+    run("git", "branch", SHAPED, cwd=repo)
+
+WAYS = {
+    "text": lambda place: (place / "a.log").write_text(f"a {CALLERS}"),
+    "half": lambda place: (place / "a.log").write_text(f"a {SHAPED[:-10]}"),
+    "large": lambda place: (place / "a.log").write_text("x" * 2_000_000 + CALLERS),
+    "base64": lambda place: (place / "a.log").write_bytes(base64.b64encode(b"ab" + CALLERS.encode())),
+    "archive": lambda place: (place / "a.jsonl.gz").write_bytes(gzip.compress(CONFIGURED.encode())),
+    "name": lambda place: (place / CALLERS).mkdir(),
+    "database": in_database,
+}
+
+@pytest.mark.parametrize("way", WAYS)
+def test_leaks(way, tmp_path):
+    WAYS[way](tmp_path)
+
+def test_leaks_at_home(home):
+    (home / "x").write_text(os.environ["CANARY_OF_SUITE_TOKEN"])
+
+@pytest.mark.parametrize("way", [in_message, in_packed_message, in_branch])
+def test_leaks_in_git(way, repo):
+    way(repo)
+
+def test_of_its_own(tmp_path):
+    (tmp_path / "config.json").write_text(CONFIGURED)
+"""
+
+
+def test_h4_a_planted_secret_on_the_disk_fails_the_test_that_left_it(tmp_path: Path) -> None:
+    code, output = run_pytest(tmp_path, LEAKS)
+    assert code == 1 and "12 passed, 11 errors" in output, output
+    assert output.count("AssertionError: a planted secret was written: [") == 11
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import pexpect
 import pytest
 
 from scheduler.runner import control
+from tests import canary
 from tests.rig import wait_until
 
 
@@ -27,6 +28,7 @@ def place(tmp_path: Path) -> dict[str, str]:
         (tmp_path / name).mkdir()
     return {
         "PATH": os.environ["PATH"],
+        **canary.ENVIRONMENT,
         "HOME": str(tmp_path / "home"),
         "TMPDIR": str(tmp_path / "tmp"),
         "LANG": "C.UTF-8",

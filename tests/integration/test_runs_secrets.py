@@ -66,6 +66,7 @@ def test_h1_a_secret_over_two_streams_is_in_no_log(own: Rig) -> None:
     own.enable(
         shell_task("job", 'printf "a $FIRST"; printf "$REST b\\n" >&2; echo " c"; exit 3', **halves),
         shell_task("slow", 'printf "$FIRST" >&2; sleep 0.3; printf "$REST\\n"; sleep 0.3; echo end', **halves),
+        plant=False,
     )
     own.start()
     records = [own.run_to_end("job"), own.run_to_end("slow")]
