@@ -24,6 +24,7 @@ LIMIT = 4 << 20
 FIRST_BYTE = 0.08  # s; the client writes at once, and a hook may take 100 ms in all
 NEXT_BYTES = 0.5  # s; a busy client that has begun to write is waited for
 LOG_LIMIT = 1 << 20
+_SECRET_PARTS = ("TOKEN", "SECRET", "PASS", "KEY", "CRED", "AUTH")
 
 
 def run(name: str, answer: Answer) -> None:
@@ -84,13 +85,22 @@ def iso(now: float) -> str:
     return f"{clock}.{int(now % 1 * 1000):03d}{sign}{minutes // 60:02d}:{minutes % 60:02d}"
 
 
+def _told(error: BaseException) -> str:
+    """What an error says, without what may be a secret in it: there is no time to look closely."""
+    said = str(error.strerror) if isinstance(error, OSError) else str(error)
+    for name, value in os.environ.items():
+        if len(value) >= 8 and any(part in name.upper() for part in _SECRET_PARTS):
+            said = said.replace(value, "...")
+    return " ".join(word if len(word) < 20 or word.isalpha() else "..." for word in said.split())
+
+
 def _note(name: str, error: BaseException) -> None:
     try:
         at = error.__traceback__
         while at is not None and at.tb_next is not None:
             at = at.tb_next
         where = f"{os.path.basename(at.tb_frame.f_code.co_filename)}:{at.tb_lineno}" if at is not None else "?"
-        line = f"{iso(time.time())} {name} {type(error).__name__}: {ascii(str(error))[:300]} ({where})\n"
+        line = f"{iso(time.time())} {name} {type(error).__name__}: {ascii(_told(error))[:300]} ({where})\n"
         files.append(Paths(os.environ).hooks_log, line.encode("ascii", "replace"), limit=LOG_LIMIT, wait=False)
     except BaseException:  # there is nobody left to tell
         pass

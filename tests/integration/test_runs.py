@@ -170,7 +170,8 @@ def test_what_a_task_says_goes_to_its_logs_and_to_the_record(own: Rig) -> None:
     assert "] plain red\n" in out and "] no end\n" in out and "\033" not in out
     assert f"end: failure (exit-code) at {record['completedAt']}" in out
     assert errors.endswith("] trouble\n") and "] trouble\n" not in out
-    assert record["output"].splitlines() == ["plain red", "trouble", "no end"]
+    planted = "[REDACTED:known], [REDACTED:github-token]"
+    assert record["output"].splitlines() == [planted, "plain red", "trouble", "no end"]
     for name in ("execution-history.jsonl", "job.log"):
         path = own.project / ".omc" / "scheduler" / "logs" / name
         assert git("status", "--porcelain", "--", str(path), cwd=own.project) == ""

@@ -36,7 +36,7 @@ def test_a_secret_is_known_by_what_stands_before_it(context: str, secret: str) -
 
 
 @pytest.mark.parametrize("text", LOOK_ALIKES)
-def test_what_only_looks_like_a_secret_stays(text: str) -> None:
+def test_h8_what_only_looks_like_a_secret_stays(text: str) -> None:
     redactor = Redactor([some(40)])
     assert redactor.text(text) == text
     assert redactor.stream().line(text) == text
@@ -78,7 +78,7 @@ def test_what_only_looks_like_a_secret_stays(text: str) -> None:
         ("TOKEN_URL", "https://me:hunter2@login.example/token", True),
     ],
 )
-def test_which_variables_hold_known_values(name: str, value: str, masked: bool) -> None:
+def test_h6_which_variables_hold_known_values(name: str, value: str, masked: bool) -> None:
     assert known_values({name: value}, {}) == ((value.strip(),) if masked else ())
     assert known_values({}, {name: value}) == ((value.strip(),) if masked else ())
 
@@ -177,7 +177,7 @@ def test_private_keys_in_other_dress() -> None:
     assert BARE.text(urllib.parse.quote(key.replace("\n", ""))) == KEY_MARK
 
 
-def test_a_private_key_that_is_cut_off_is_masked_to_the_end() -> None:
+def test_h3_a_private_key_that_is_cut_off_is_masked_to_the_end() -> None:
     lines = private_key(lines=40).split("\n")
     for kept in (1, 2, 20, 40, 41):
         assert BARE.text("\n".join(["a", *lines[:kept]])) == f"a\n{KEY_MARK}"
@@ -231,7 +231,7 @@ class Breaking(Redactor):
         return super().spans(text)
 
 
-def test_a_line_that_cannot_be_redacted_is_dropped_and_counted() -> None:
+def test_h9_a_line_that_cannot_be_redacted_is_dropped_and_counted() -> None:
     stream = Breaking([]).stream()
     assert stream.lines(["a", "break " + PASSWORD, "b"]) == ["a", "b"]
     assert stream.line("please break") is None
@@ -255,7 +255,7 @@ def test_a_name_and_its_value_may_come_in_two_blocks() -> None:
 
 
 @pytest.mark.parametrize("secret", ["ghp_" + some(36), "correct horse battery staple"])
-def test_a_secret_over_the_cut_of_a_long_line_is_seen_whole(secret: str) -> None:
+def test_h5_a_secret_over_the_cut_of_a_long_line_is_seen_whole(secret: str) -> None:
     for at in range(LINE_LIMIT - len(secret) - 1, LINE_LIMIT + 2, 3):
         line = "x" * (at - 1) + " " + secret + " " + "y" * 30000
         reader, stream = Lines(), Redactor(["correct horse battery staple"]).stream()
@@ -326,7 +326,7 @@ def test_new_secrets_are_those_in_added_lines_alone() -> None:
         "/",
     ],
 )
-def test_hostile_text_takes_linear_time(piece: str) -> None:
+def test_h7_hostile_text_takes_linear_time(piece: str) -> None:
     text = piece * (400_000 // len(piece))
     redactor = Redactor(["hunter2hunter2hunter"])
     begin = time.process_time()

@@ -42,14 +42,14 @@ def leaks(secret: str, text: str) -> list[str]:
 
 
 @given(texts, known, texts, st.lists(st.integers(0, 2**20), max_size=6))
-def test_a_known_value_is_found_wherever_it_stands_and_however_it_comes(
+def test_h1_a_known_value_is_found_wherever_it_stands_and_however_it_comes(
     before: str, secret: str, after: str, cuts: list[int]
 ) -> None:
     assert not leaks(secret, logged(chunks(f"{before}{secret}{after}".encode(), cuts)))
 
 
 @given(texts, ends, shaped, ends, texts, st.lists(st.integers(0, 2**20), max_size=6))
-def test_a_shaped_secret_is_found_wherever_it_stands_and_however_it_comes(
+def test_h1_a_shaped_secret_is_found_wherever_it_stands_and_however_it_comes(
     before: str, begin: str, secret: str, end: str, after: str, cuts: list[int]
 ) -> None:
     begin = begin or " "
@@ -57,14 +57,14 @@ def test_a_shaped_secret_is_found_wherever_it_stands_and_however_it_comes(
 
 
 @given(st.sampled_from(ANNOUNCED), texts, st.lists(st.integers(0, 2**20), max_size=6))
-def test_an_announced_secret_is_found_however_it_comes(place: tuple[str, str], before: str, cuts: list[int]) -> None:
+def test_h1_an_announced_secret_is_found_however_it_comes(place: tuple[str, str], before: str, cuts: list[int]) -> None:
     context, secret = place
     text = logged(chunks(f"{before}\n{context.format(secret)}\n".encode(), cuts))
     assert not leaks(secret, text) and "[REDACTED:" in text
 
 
 @given(st.integers(0, len(KEY)), st.lists(st.integers(0, 2**20), max_size=6))
-def test_a_private_key_is_masked_wherever_it_is_cut_off(end: int, cuts: list[int]) -> None:
+def test_h3_a_private_key_is_masked_wherever_it_is_cut_off(end: int, cuts: list[int]) -> None:
     begin = KEY.index("\n") + 1
     text = logged(chunks(("a\n" + KEY[: max(end, begin)]).encode(), cuts))
     assert text == "a\n[REDACTED:private-key]"
@@ -84,7 +84,9 @@ def test_colours_within_a_secret_do_not_hide_it(secret: str, at: int, cuts: list
     st.lists(st.integers(0, 2**20), max_size=4),
 )
 @example(KNOWN[1], -10, "x", [LINE_LIMIT])
-def test_a_secret_at_the_cut_of_a_long_line_is_never_halved(secret: str, over: int, fill: str, cuts: list[int]) -> None:
+def test_h5_a_secret_at_the_cut_of_a_long_line_is_never_halved(
+    secret: str, over: int, fill: str, cuts: list[int]
+) -> None:
     before = (fill * LINE_LIMIT)[: (LINE_LIMIT + over) * (6 if fill[0] == "\x1b" else 1)]
     data = f"{before} {secret} {'y' * 5000}\nnext".encode()
     text = logged(chunks(data, cuts))
@@ -129,7 +131,7 @@ def test_marks_stay(text: str) -> None:
 
 
 @given(st.lists(st.sampled_from(LOOK_ALIKES), max_size=12))
-def test_look_alikes_stay_in_any_company(lines: list[str]) -> None:
+def test_h8_look_alikes_stay_in_any_company(lines: list[str]) -> None:
     text = "\n".join(lines)
     assert REDACTOR.text(text) == text
     assert REDACTOR.find(text) == []
