@@ -27,8 +27,8 @@ _ASSIGNMENT = r"""
   | (?P<tag> > )
 )
 """
-# No secret, and frequent: a `key` that no word stands before, and numbers of `tokens`.
-_NEVER = {"key": r"(?<=[\w.-]key)", "token": r"(?!s(?![a-z]))"}
+# No secret, and frequent: a `key` that no word stands before, numbers of `tokens`, and tests that `passed`.
+_NEVER = {"key": r"(?<=[\w.-]key)", "token": r"(?!s(?![a-z]))", "pass": r"(?!(?:ed|es|ing)(?![a-z]))"}
 _NAMES = tuple(
     (word, re.compile(word + _NEVER.get(word, "") + _ASSIGNMENT, re.ASCII | re.VERBOSE))
     for word in ("pass", "pwd", "secret", "token", "key", "credential")
