@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 AGAIN = 86400  # s
+STARTING = 30  # s; a runner that was started less long ago may be about to come up
 
 
 def answer(event: dict[str, Any], env: Mapping[str, str], now: float) -> dict[str, Any] | None:
@@ -34,6 +35,8 @@ def answer(event: dict[str, Any], env: Mapping[str, str], now: float) -> dict[st
         return None
     memory = seen.load(paths, where.project)
     if 0 <= now - greeting.number(memory, "reminded") < AGAIN:
+        return None
+    if enabled and 0 <= now - greeting.number(memory, "woken") < STARTING:
         return None
     waiting, remind = tasks.wanted(where.project)
     if not waiting or not remind:

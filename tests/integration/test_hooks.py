@@ -478,6 +478,17 @@ def test_a_reminder_where_the_runner_of_an_enabled_project_is_gone(bed: Bed) -> 
     assert "1 task of project cannot run, its runner has stopped." in bed.end()["terminalSequence"]
 
 
+def test_a_runner_that_is_just_being_started_has_not_stopped(bed: Bed) -> None:
+    bed.enable(active=1)
+    bed.start()
+    bed.started()  # and ended
+    assert bed.end() is None
+    (file,) = Path(bed.paths.seen).glob("*.json")
+    known = json.loads(file.read_text())
+    file.write_text(json.dumps({**known, "woken": known["woken"] - 60}))
+    assert "its runner has stopped." in bed.end()["terminalSequence"]
+
+
 @pytest.mark.parametrize(
     ("reason", "env", "settings"),
     [
