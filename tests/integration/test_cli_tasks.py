@@ -244,7 +244,7 @@ def test_editing_changes_only_what_is_given(cli: Command, repo: Path) -> None:
         (["nightly"], 2, "nothing about nightly would change"),
         (["nigtly", "--model", "x"], 1, "did you mean nightly?"),
         (["nightly", "--timezone", "UTC"], 2, "--timezone is for cron"),
-        (["nightly", "--at", "yesterday", "--model", "x"], 2, "is no moment"),
+        (["nightly", "--at", "yesterday", "--model", "x"], 2, "is in the past"),
         (["nightly", "--unset", "colour"], 2, "colour"),
         (["nightly", "--env", "NEVER"], 2, "no variable to remove"),
     ],

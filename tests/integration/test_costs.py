@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 from scheduler.core.models import UserSettings
+from scheduler.core.redact import Redactor
+from scheduler.disk import paths
 from scheduler.execution import overview
 from scheduler.execution.agent import SupervisorPool
 from scheduler.runner import loop, served
@@ -51,7 +53,7 @@ def counted(tmp_path: Path) -> Iterator[tuple[Rig, Callable[[], list[str]]]]:
 
 @pytest.mark.parametrize(
     ("command", "most"),
-    [("true", 11), ("echo more >> file.txt", 16), ("echo new > new.txt; exit 1", 21)],
+    [("true", 12), ("echo more >> file.txt", 19), ("echo new > new.txt; exit 1", 21)],
     ids=["no-changes", "kept", "rolled-back"],
 )
 def test_the_git_processes_of_a_run(counted: tuple[Rig, Callable[[], list[str]]], command: str, most: int) -> None:
@@ -96,6 +98,9 @@ def test_a_run_waits_for_the_disk_once_before_it_starts(
     once = {"type": "once", "at": soon(2)}
     own.enable(shell_task("job", "true", trigger=once, worktree={"enabled": False}))
     config.prepare_logs(str(own.project))
+    for history in (paths.history_file(str(own.project)), own.paths.global_history):
+        Path(history).parent.mkdir(parents=True, exist_ok=True)
+        Path(history).write_text("\n")  # the first line of a file also waits for its folder
 
     async def serve() -> None:
         runner = Runner(own.paths, own.env)
@@ -162,7 +167,7 @@ def test_what_the_runner_has_planned_is_what_the_config_says(own: Rig) -> None:
     root = str(own.project)
     trusted = trust.read(own.paths)[root]
     state = State(own.paths.state_db, now)
-    project, told = served.read(trusted)
+    project, told = served.read(trusted, {}, Redactor(()))
     served.take_in(project, told, state, now)
     state.handled(root, "past", now, done=now)
     project.states = state.tasks(root)

@@ -14,6 +14,7 @@ from scheduler.core.limits import Cause, Hold
 from scheduler.core.models import Task, from_json
 from scheduler.core.overdue import Absence
 from scheduler.core.record import RunnerMark
+from scheduler.core.redact import Redactor
 from scheduler.core.schedule import Skipped
 from scheduler.runner.due import Claimed, Look, claim_due
 from scheduler.runner.served import Served
@@ -40,7 +41,8 @@ def served(state: State, **fields: Any) -> Served:
     task = from_json(Task, json.dumps(shell_task("t", "true", trigger=trigger, **fields)))
     assert isinstance(task, Task), task
     state.sync("/p", [("t", "digest", True)], NOON)
-    made = Served("/p", Project("/p", True, "", None, ""), (), tasks={"t": task}, states=state.tasks("/p"))
+    project = Project("/p", True, "", None, "")
+    made = Served("/p", project, (), Redactor(()), tasks={"t": task}, states=state.tasks("/p"))
     made.plan("t")
     return made
 
@@ -52,7 +54,7 @@ def look(made: Served, state: State, now: datetime, *holds: Hold) -> tuple[list[
         passed.append(span)
         state.handled(root, task.id, span.last)
 
-    return claim_due(made, state, Look(now, MARK, holds, pass_over)), passed
+    return list(claim_due(made, state, Look(now, MARK, holds, pass_over))), passed
 
 
 def test_at_the_first_look_no_runner_was_there_and_later_the_machine_slept(state: State) -> None:
