@@ -1,7 +1,7 @@
 """The parts of a history: a full one is renamed by its times, older ones are compressed, those past their days removed.
 
 `execution-history-<from>--<to>.jsonl`, times in UTC. The names follow one another as the parts were written, also where
-the clock went back. The newest three always stay, and stay uncompressed.
+the clock went back. The newest three always stay, the newest one uncompressed.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from scheduler.disk import files
 LIMIT = 10 * 1024 * 1024  # bytes after which a history is renamed aside
 SPAN = timedelta(days=31)  # or the time since its first record
 KEPT = 3
+PLAIN = 1  # as many of the newest parts are not compressed
 _ENDS = 256 * 1024  # bytes at either end in which a time is looked for
 _STAMP = "%Y%m%dT%H%M%SZ"
 _TAIL = re.compile(r"-(\d{8}T\d{6}Z)--(\d{8}T\d{6}Z)\.jsonl(\.gz)?\Z")
@@ -122,8 +123,8 @@ def is_full(path: str, now: datetime) -> bool:
 
 
 def compress(path: str) -> None:
-    """Compress all but the newest parts. Raises OSError. The caller holds the lock of `upkeep`."""
-    for segment in listed(path)[:-KEPT]:
+    """Compress all but the newest part. Raises OSError. The caller holds the lock of `upkeep`."""
+    for segment in listed(path)[:-PLAIN]:
         plain = os.path.join(os.path.dirname(segment.path), segment.name)
         try:
             info = os.lstat(plain)

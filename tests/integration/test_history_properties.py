@@ -94,7 +94,7 @@ class World:
 
     def leave_half_compressed(self) -> None:
         """As a kill leaves it: the packed part is not whole, or is whole and the plain one is still there."""
-        for segment in segments.listed(self.own)[: -segments.KEPT]:
+        for segment in segments.listed(self.own)[: -segments.PLAIN]:
             if not segment.path.endswith(".gz"):
                 Path(segment.path + ".gz").write_bytes(b"\x1f\x8bhalf")
                 return
