@@ -117,7 +117,8 @@ class _Run:
         await self._announce(place)
         steps: Steps | None = None
         try:
-            watching = self._watch.begin(self._record)
+            planned = where.tree.project if self._order.place is None else None
+            watching = self._watch.begin(self._record, planned)
             made, _ = await asyncio.gather(where.settle_in(self._order.place, self._notes), watching)
             steps = self._steps(where.folder)
             where.wrap(await steps.shut_in(where.tree.project, where.tree))

@@ -32,9 +32,11 @@ class Watch:
         self._project: git.Project | None = None
         self._before: Guarded | None = None
 
-    async def begin(self, record: Record) -> git.Project:
-        """Look at what is not to change; the project. SchedulerError where that cannot be found."""
-        self._project = project = await asyncio.to_thread(git.find_project, record.project, self._shop.env)
+    async def begin(self, record: Record, project: git.Project | None = None) -> git.Project:
+        """Look at what is not to change; the project, if it is not known. SchedulerError where it cannot be found."""
+        if project is None:
+            project = await asyncio.to_thread(git.find_project, record.project, self._shop.env)
+        self._project = project
         self._before = await asyncio.to_thread(guard.look, project, self._shop.paths)
         return project
 
