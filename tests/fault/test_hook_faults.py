@@ -390,7 +390,7 @@ def test_no_home(bed: Bed, hook: str, home: str | None) -> None:
 def test_a_loaded_machine_and_a_large_project_keep_no_hook_long(bed: Bed) -> None:
     """Twice as many busy processes as cores. Where others load the machine, a bare interpreter is the measure."""
     bench.fill(bed, 2_000, 10_000)
-    with bed.runner(), bench.busy(), bench.busy():
+    with bench.busy(), bench.busy():
         found = bench.measure(bed, 60)
     slowest = {name: percentile(values, 0.95) for name, values in found.items() if name in bench.GOALS}
     assert max(slowest.values()) < max(100, 1.8 * percentile(found[bench.BARE], 0.95)), slowest
