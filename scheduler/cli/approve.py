@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import click
 
-from scheduler.cli import output, readiness, review
+from scheduler.cli import matters, output, readiness, review
 from scheduler.cli.change import take_in, tell
 from scheduler.cli.context import Context, json_option, project_option
 from scheduler.cli.pauses import lift_account
@@ -74,6 +74,7 @@ def enable(context: Context, /, yes: bool, no_start: bool, folder: str | None, a
     output.say(f"enabled: {fmt.count(len(parsed.tasks), 'task')} in {root}")
     if runner is not None:
         output.say(f"the runner is at work (pid {runner['pid']})")
+    matters.tell_off(context)
     if not service.of(context.paths, context.env).installed:
         output.say("after a reboot a session here starts it again; 'service install' has the operating system do that")
 

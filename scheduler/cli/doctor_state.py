@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 
 from scheduler.cli import output
 from scheduler.cli.patient import Check, Found, Patient
-from scheduler.cli.view import known_of
+from scheduler.cli.view import known_of, off_hold
 from scheduler.core import format as fmt
 from scheduler.core import health
 from scheduler.core.health import Finding
-from scheduler.core.limits import quiet_until
-from scheduler.disk import paths
+from scheduler.core.limits import Cause, quiet_until
+from scheduler.disk import paths, switch
 from scheduler.errors import SchedulerError
 from scheduler.execution import aftermath, leftovers, rollback, worktree
 from scheduler.execution.refs import is_run_branch
@@ -33,11 +33,19 @@ LOCK_AGE = 60.0  # seconds after which a lock of ours that no git holds was left
 
 def checks(patient: Patient) -> Iterator[Check]:
     """The checks of what is written down."""
-    for look in (state_folder, approvals, user_settings, own_environment, global_history, trash):
+    for look in (off_switch, state_folder, approvals, user_settings, own_environment, global_history, trash):
         yield Check(look.__name__.replace("_", " "), partial(look, patient))
     for root in patient.roots:
         for part in (project_config, pauses, compared, worktrees, ref_locks, branches):
             yield Check(f"{part.__name__.replace('_', ' ')} of {root}", partial(part, patient, root))
+
+
+def off_switch(patient: Patient) -> Iterator[Found]:
+    """Whether the user switched everything off."""
+    off = off_hold(patient.context)
+    if off is not None:
+        text = f"{output.hold(off, patient.context.now)}: nothing starts in any project"
+        yield Found(Finding("warn", "off switch", text, switch.mend(off.by)))
 
 
 def state_folder(patient: Patient) -> Iterator[Found]:
@@ -129,7 +137,7 @@ def pauses(patient: Patient, root: str) -> Iterator[Found]:
     """What keeps tasks from starting."""
     now = patient.context.now
     for hold in known_of(patient.context, root).holds:
-        if not hold.is_over(now):
+        if not hold.is_over(now) and hold.cause is not Cause.OFF:
             what = hold.task or (os.path.basename(hold.project) if hold.project else "all claude tasks")
             mend = f"'resume {hold.task}'" if hold.task else "'resume'"
             yield Found(Finding("warn", "pauses", f"{what}: {output.hold(hold, now)}", mend))

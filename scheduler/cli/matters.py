@@ -8,10 +8,11 @@ from typing import Any
 
 from scheduler.cli import output
 from scheduler.cli.context import Context
-from scheduler.cli.view import spent_today, user_settings
+from scheduler.cli.view import off_hold, spent_today, user_settings
 from scheduler.core import format as fmt
 from scheduler.core.limits import quiet_until
 from scheduler.core.models import iso
+from scheduler.disk.switch import mend
 from scheduler.errors import SchedulerError
 from scheduler.store import database, settings
 
@@ -46,13 +47,15 @@ _WHY = {
 }
 
 
-def overdue(entry: dict[str, Any], now: datetime) -> str | None:
-    """What came due in a project while nothing ran there, in a line; None where something ran, or nothing was due."""
+def overdue(entry: dict[str, Any], now: datetime, *, off: bool = False) -> str | None:
+    """What came due in a project while nothing ran there, in a line; None where something ran, or nothing was due.
+    `off`: the off switch is thrown."""
     found = entry["overdue"]
     if not found or found["ran"]:
         return None
     since = output.moment(_local(found["since"]), now)
-    return f"{found['due']} due, 0 ran since {since}: {_WHY.get(found['cause'], found['cause'])}"
+    why = "the scheduler is switched off" if off else _WHY.get(found["cause"], found["cause"])
+    return f"{found['due']} due, 0 ran since {since}: {why}"
 
 
 def rows(projects: list[dict[str, Any]], now: datetime) -> list[list[str]]:
@@ -105,13 +108,23 @@ def of_the_user(context: Context) -> dict[str, Any]:
         problem = None
     except SchedulerError as error:
         problem = f"{error.message}: {error.hint}"
+    off = off_hold(context)
     return {
+        "off": off and {"file": off.by, "since": iso(off.since)},
         "quietUntil": None if quiet is None else iso(quiet),
         "spentToday": round(sum(usd for _, _, usd in spent_today(context)), 6),
         "budgets": chosen.budgets.to_json(),
         "settingsProblem": problem,
         "damaged": database.moved_aside(context.paths.state_db),
     }
+
+
+def tell_off(context: Context) -> None:
+    """Say that the off switch is thrown, where it is."""
+    off = off_hold(context)
+    if off is not None:
+        since = output.moment(off.since, context.now)
+        output.note(f"SWITCHED OFF: nothing starts in any project since {since}\n  let it go on: {mend(off.by)}")
 
 
 def tell_limits(answer: dict[str, Any], now: datetime) -> None:

@@ -15,6 +15,7 @@ from scheduler.cli.triggers import moment_of
 from scheduler.cli.view import known_of, look
 from scheduler.core.limits import ACCOUNT, PAUSES, Cause, Hold
 from scheduler.core.models import iso
+from scheduler.disk import switch
 from scheduler.errors import UsageError
 from scheduler.store.state import State
 
@@ -77,8 +78,13 @@ def resume(context: Context, /, task_id: str | None, folder: str | None, as_json
     for hold in still:
         who = hold.task or ("the project" if hold.project else "each claude task")
         what = f"{who} is still {output.hold(hold, context.now)}"
-        budget = hold.cause is Cause.BUDGET
-        output.advise((what, "'run ID' runs a task all the same" if budget else f"{_verb(hold.task)} lets it run"))
+        mend = f"{_verb(hold.task)} lets it run"
+        if hold.cause is Cause.BUDGET:
+            mend = "'run ID' runs a task all the same"
+        elif hold.cause is Cause.OFF:
+            what = f"the scheduler is {output.hold(hold, context.now)}: nothing starts in any project"
+            mend = f"let it go on: {switch.mend(hold.by)}"
+        output.advise((what, mend))
 
 
 def lift_account(context: Context) -> None:

@@ -8,11 +8,12 @@ from typing import Any
 
 import click
 
-from scheduler.cli import output, record
+from scheduler.cli import matters, output, record
 from scheduler.cli.context import Context, json_option, project_option, run_argument, task_argument
-from scheduler.cli.view import look
+from scheduler.cli.view import look, off_hold
 from scheduler.core import format as fmt
 from scheduler.core.limits import Cause
+from scheduler.disk.switch import mend
 from scheduler.errors import SchedulerError
 from scheduler.execution import overview
 from scheduler.runner import control
@@ -27,14 +28,15 @@ STOP_PATIENCE = 60.0  # seconds that cancelled runs get to be rolled back
 @click.pass_obj
 def start(context: Context, /, as_json: bool) -> None:
     """Start the runner, if it is not at work."""
-    _tell_started(control.ensure_runner(context.paths, context.env), as_json)
+    _tell_started(context, control.ensure_runner(context.paths, context.env), as_json)
 
 
-def _tell_started(status: dict[str, Any], as_json: bool) -> None:
+def _tell_started(context: Context, status: dict[str, Any], as_json: bool) -> None:
     if as_json:
         output.say_json({"pid": status["pid"], "version": status["version"], "startedAt": status["startedAt"]})
     else:
         output.say(f"the runner is at work (pid {status['pid']}, version {status['version']})")
+        matters.tell_off(context)
 
 
 @click.command()
@@ -57,7 +59,7 @@ def stop(context: Context, /, now: bool, as_json: bool) -> None:
 def restart(context: Context, /, now: bool, as_json: bool) -> None:
     """Stop the runner, as `stop` does, and start it again, with the environment of this terminal."""
     end_runner(context, now=now)
-    _tell_started(control.ensure_runner(context.paths, context.env), as_json)
+    _tell_started(context, control.ensure_runner(context.paths, context.env), as_json)
 
 
 def end_runner(context: Context, *, now: bool) -> bool:
@@ -119,6 +121,9 @@ def _order(context: Context, root: str, what: dict[str, str], wait: bool, as_jso
     idle = view.why_idle()
     if idle is not None:
         raise SchedulerError(*idle)
+    off = off_hold(context)
+    if off is not None:
+        raise SchedulerError(f"the scheduler is {off.words()}: nothing starts", mend(off.by))
     task = view.usable().task(what["task"])
     for hold in view.holds(task):
         if hold.cause is Cause.USAGE_LIMIT and not as_json:

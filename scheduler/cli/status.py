@@ -108,13 +108,14 @@ def _show(context: Context, answer: dict[str, Any]) -> None:
         output.say(f"the runner {doing} (pid {runner['pid']}, version {runner['version']}, started {began})")
     else:
         output.say("no runner is at work")
+    matters.tell_off(context)
     for entry in answer["projects"]:
         output.say(f"{entry['root']}: {_standing(entry)}")
-        overdue = matters.overdue(entry, now)
+        overdue = matters.overdue(entry, now, off=answer["off"] is not None)
         if overdue is not None:
             output.say(f"  {overdue}")
     matters.tell_limits(answer, now)
-    if any(entry["enabled"] for entry in answer["projects"]) and not runner:
+    if any(entry["enabled"] for entry in answer["projects"]) and not runner and answer["off"] is None:
         output.note("nothing runs without a runner\n  start it: 'start'")
     if not answer["projects"]:
         output.note("there are no tasks yet\n  add one in a repository: 'add --help'; see one run: 'quickstart'")

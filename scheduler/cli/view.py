@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from scheduler.cli.context import Context
-from scheduler.core.limits import Hold, starts_again
+from scheduler.core.limits import Cause, Hold, starts_again, switched_off
 from scheduler.core.models import Task, UserSettings
 from scheduler.core.parse import Config
 from scheduler.core.schedule import next_occurrence
+from scheduler.disk import switch
 from scheduler.errors import SchedulerError
 from scheduler.execution import overview
 from scheduler.store import config, settings, trust
@@ -138,13 +139,24 @@ def look(context: Context, root: str) -> View:
 
 def known_of(context: Context, root: str) -> Known:
     """What the runner knows of the project; looking makes no file."""
-    if not os.path.exists(context.paths.state_db):
-        return Known()
-    state = State(context.paths.state_db, context.now)
-    try:
-        return state.known(root, user_settings(context), context.now)
-    finally:
-        state.close()
+    known = Known()
+    if os.path.exists(context.paths.state_db):
+        state = State(context.paths.state_db, context.now)
+        try:
+            known = state.known(root, user_settings(context), context.now)
+        finally:
+            state.close()
+    off = off_hold(context)  # what the state has of it may be older than what is so
+    others = [hold for hold in known.holds if hold.cause is not Cause.OFF]
+    return replace(known, holds=others if off is None else [off, *others])
+
+
+def off_hold(context: Context) -> Hold | None:
+    """The hold on everything that the off switch is; None where it is not thrown."""
+    off = switch.look(context.paths.off_switch, context.now.timestamp())
+    if off is None:
+        return None
+    return switched_off(context.paths.off_switch, datetime.fromtimestamp(off.since, context.now.tzinfo))
 
 
 def spent_today(context: Context) -> list[tuple[str, str, float]]:

@@ -122,6 +122,8 @@ def _kept_back(waiting: Waiting, task: Task, holds: Sequence[Hold]) -> Decision 
     for hold in holds:
         if hold.cause is not Cause.USAGE_LIMIT and not waiting.asked:
             return Decision(Move.SKIP, hold.reason)
+    if any(hold.cause is Cause.OFF for hold in holds):
+        return Decision(Move.WAIT)  # nobody starts anything then, not even who asked before
     if not any(hold.cause is Cause.USAGE_LIMIT for hold in holds):
         return None
     # It would be refused, and a retry spent for nothing.

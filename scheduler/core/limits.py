@@ -23,6 +23,7 @@ class Cause(str, Enum):
     """Why there is a hold."""
 
     USER = "user"  # a person paused it
+    OFF = "off"  # a person threw the off switch
     FAILURES = "failures"  # the task failed too often in a row
     BUDGET = "budget"  # what a day may cost is spent
     USAGE_LIMIT = "usage-limit"  # the subscription's limit is reached
@@ -35,6 +36,7 @@ class Cause(str, Enum):
 
 REASONS = {
     Cause.USER: Reason.PAUSED,
+    Cause.OFF: Reason.PAUSED,
     Cause.FAILURES: Reason.PAUSED,
     Cause.BUDGET: Reason.BUDGET,
     Cause.USAGE_LIMIT: Reason.USAGE_LIMIT,
@@ -42,7 +44,7 @@ REASONS = {
     Cause.AUTH: Reason.AUTH,
 }
 #: A person put these, or has to look at the task.
-PAUSES = frozenset({Cause.USER, Cause.FAILURES})
+PAUSES = frozenset({Cause.USER, Cause.OFF, Cause.FAILURES})
 #: The client's account is why; all claude tasks share it.
 ACCOUNT = frozenset({Cause.USAGE_LIMIT, Cause.CREDIT, Cause.AUTH})
 
@@ -93,6 +95,8 @@ class Hold:
 
     def words(self) -> str:
         """What it is, in a clause: `paused by sam`."""
+        if self.cause is Cause.OFF:
+            return f"switched off by {self.by}"
         if self.cause is Cause.FAILURES:
             return "paused for failing too often in a row"
         if self.cause is Cause.BUDGET:
@@ -102,6 +106,11 @@ class Hold:
         if self.cause in ACCOUNT:
             return f"kept back since the client said: {self.by}"
         return f"paused by {self.by}"
+
+
+def switched_off(path: str, since: datetime) -> Hold:
+    """The hold on everything that the off switch is."""
+    return Hold("", "", Cause.OFF, since, None, path)
 
 
 def starts_again(holds: Iterable[Hold], project: str, task: Task, now: datetime) -> datetime | None:

@@ -83,6 +83,11 @@ class Paths:
         return self.in_state("settings.json")
 
     @property
+    def off_switch(self) -> str:
+        """The user's: as long as it is there, no runner starts anything (disk/switch.py)."""
+        return self.in_state("DISABLED")
+
+    @property
     def trust(self) -> str:
         return self.in_state("trust.json")
 

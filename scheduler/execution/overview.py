@@ -192,6 +192,8 @@ def _held(root: str, known: Known, standing: Standing, enabled: bool) -> list[di
     found = []
     waits = enabled and standing.suspended is None
     for hold in standing.holds:
+        if hold.cause is Cause.OFF:  # who tells of it looks at the switch itself
+            continue
         matter = {
             "kind": hold.reason.value,
             "run": None if hold.run is None else hold.run[:8],

@@ -9,7 +9,7 @@ import errno
 import os
 
 import scheduler
-from scheduler.disk import files, glance
+from scheduler.disk import files, glance, switch
 from scheduler.disk.paths import Paths
 from scheduler.hooks import greeting, place, seen, tasks, wake
 
@@ -43,7 +43,8 @@ def _enabled(
     entry = known["projects"][project]
     before = seen.load(paths, project)
     after = dict(before)
-    runner, update = _see_to_runner(paths, env, known, after, now)
+    off = switch.look(paths.off_switch, now)
+    runner, update = _see_to_runner(paths, env, known, after, now) if off is None else ("off", "")
     runs = [run for run in greeting.recent(entry) if run["run"] not in seen.shown(before)]
     lines = [greeting.news(runs, greeting.number(before, "at"), now)]
     if event.get("source") in ("clear", "compact"):  # the session goes on: only what is new
@@ -51,7 +52,10 @@ def _enabled(
     else:
         left = greeting.reminder(greeting.number(before, "waiting"), greeting.number(before, "reminded"), now)
         late = greeting.overdue(entry, runner, now)
-        lines = [greeting.state(entry, runner, now), late, *lines, update, *greeting.matters(entry, now), left]
+        first = [] if off is None else [greeting.switched_off(off.since, switch.mend(paths.off_switch), now)]
+        if off is None or greeting.is_suspended(entry):
+            first.append(greeting.state(entry, runner, now))
+        lines = [*first, late, *lines, update, *greeting.matters(entry, now), left]
         after.pop("waiting", None)
     lines = [line for line in lines if line][: greeting.LINES]
     if not env.get("CLAUDE_CODE_ENTRYPOINT", "").startswith("sdk"):  # with -p nobody sees it
@@ -60,7 +64,7 @@ def _enabled(
         seen.save(paths, project, after, before)
     if not entry.get("active") and len(lines) < 2 and not greeting.is_suspended(entry):
         return None
-    context = greeting.context(entry, runs, now)
+    context = greeting.context(entry, runs, now, off=off is not None)
     reply: dict[str, Any] = {"hookSpecificOutput": {"hookEventName": "SessionStart", "additionalContext": context}}
     return {"systemMessage": "\n".join(lines), **reply} if lines else reply
 

@@ -28,6 +28,7 @@ _WHY = {
     "untrusted": "the config is not the approved one",
     "settings": "the settings cannot be read",
     "paused": "paused",
+    "off": "switched off",
     "budget": "a budget is used up",
     "usage-limit": "a usage limit is reached",
     "auth": "the client is not logged in",
@@ -44,8 +45,8 @@ def offer(tasks: int, *, set_up: bool) -> str:
 
 
 def state(entry: Mapping[str, Any], runner: str, now: float) -> str:
-    """The first line. `runner`: `alive`, `starting`, `failed` (did not come up last time), `missing` (no set-up) or
-    `unwritable` (its folder cannot be written)."""
+    """The first line. `runner`: `alive`, `starting`, `failed` (did not come up last time), `missing` (no set-up),
+    `unwritable` (its folder cannot be written) or `off` (the off switch is thrown)."""
     if is_suspended(entry):
         why = plain(entry.get("suspended") or "its config is not the one that was approved", 160)
         verb = "status says more" if entry.get("trusted") else "enable shows what changed"
@@ -64,8 +65,14 @@ def state(entry: Mapping[str, Any], runner: str, now: float) -> str:
         "failed": "its runner did not come up last time and is being started again: /scheduler:status.",
         "missing": "its set-up is gone: /scheduler:status makes it again.",
         "unwritable": "nothing runs.",
+        "off": "nothing starts.",
     }[runner]
     return f"Scheduler: {', '.join(parts)}; {how}"
+
+
+def switched_off(since: float, mend: str, now: float) -> str:
+    """The first line where the off switch is thrown."""
+    return f"Scheduler: SWITCHED OFF since {moment(since, now)}, nothing starts in any project: {plain(mend, 300)}"
 
 
 def neglected(entry: Mapping[str, Any], runner: str, now: float) -> tuple[str, float, str] | None:
@@ -79,7 +86,9 @@ def neglected(entry: Mapping[str, Any], runner: str, now: float) -> tuple[str, f
         return None
     since = number(known, "since") if told else min(late)
     cause = "untrusted" if is_suspended(entry) else "asleep" if runner == "alive" else "no-runner"
-    if told >= len(late):
+    if runner == "off":
+        cause = runner
+    elif told >= len(late):
         cause = str(known.get("cause"))
     return f"{told + len(late):.0f}{'+' if len(late) >= _DUE else ''}", since, _WHY.get(cause, "")
 
@@ -182,12 +191,13 @@ def reminder(waiting: float, at: float, now: float) -> str:
     return f"When you left ({moment(at, now)}), {_count(waiting, 'task')} had nobody to run {them}." if waiting else ""
 
 
-def context(entry: Mapping[str, Any], runs: Items, now: float) -> str:
+def context(entry: Mapping[str, Any], runs: Items, now: float, *, off: bool = False) -> str:
     """Facts for the model. No free text is among them."""
     if is_suspended(entry):
         return f"{TAG} This project has scheduled tasks; they are suspended until the user looks at /scheduler:status."
     said = [f"{TAG} This project has {_count(number(entry, 'active'), 'active scheduled task')}."]
-    for item in coming(entry):
+    said += ["The user switched the scheduler off: nothing starts."] if off else []
+    for item in [] if off else coming(entry):
         clock = time.strftime("%Y-%m-%d %H:%M", time.localtime(number(item, "at")))
         said.append(f"Next: {item['task']}, {clock}.")
     bad = [run for run in runs if run.get("status") in ("failure", "timeout")]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from scheduler.disk import glance
+from scheduler.disk import glance, switch
 from scheduler.disk.paths import Paths
 from scheduler.hooks import greeting, place, seen, tasks, terminal, wake
 
@@ -29,6 +29,8 @@ def answer(event: dict[str, Any], env: Mapping[str, str], now: float) -> dict[st
     if where is None:
         return None
     paths = Paths(env)
+    if switch.look(paths.off_switch, now) is not None:  # meant so
+        return None
     entry = (glance.read(paths.glance, where.project) or {}).get("projects", {}).get(where.project, {})
     enabled = bool(entry.get("enabled"))
     if enabled and (not entry.get("active") or wake.is_alive(paths)):

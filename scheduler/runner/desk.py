@@ -54,7 +54,7 @@ class Desk:
         self.mark = RunnerMark(host=socket.gethostname(), pid=os.getpid(), version=__version__)
         self._publisher = Publisher(paths, state, projects, self.mark, now())
         self.ledger = Ledger(paths, state, projects, self._retry)
-        self.gate = Gate(state, projects, now)
+        self.gate = Gate(paths.off_switch, state, projects, now)
         self._skips = Skips(state, self.ledger, projects, self.mark)
         self.queue: list[Queued] = []
         self.floor = Floor(paths, env, state, pool, now, self._ended)
@@ -82,6 +82,12 @@ class Desk:
                     self.close_record(claimed.record)
         self._skips.settle(self.gate.holds, now)
         self.gate.settle(now)
+
+    def obey_switch(self, now: datetime) -> None:
+        """Cancel what runs where the off switch says so."""
+        off = self.gate.off(now)
+        if off is not None and off.stop:
+            self.floor.cancel()
 
     def nearest(self) -> datetime | None:
         """When the next occurrence comes, unless it is to wait."""
@@ -232,6 +238,8 @@ class Desk:
     def order(self, project: str, task_id: str, *, retry: bool = False) -> str:
         """Queue a run that a person asked for; its id. SchedulerError when it may not run."""
         served = self._projects.served.get(project)
+        if self.gate.off(self._now()):
+            raise SchedulerError("the scheduler is switched off: nothing starts", "see 'status'")
         if served is None:
             raise SchedulerError(f"{project} is not enabled", "enable it: 'enable'")
         if served.suspended or served.config is None:

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from datetime import datetime
 
-from scheduler.core.limits import Cause, Hold, is_of_another_clock, is_too_often, of_the_account, quiet_until
+from scheduler.core.limits import (
+    Cause,
+    Hold,
+    is_of_another_clock,
+    is_too_often,
+    of_the_account,
+    quiet_until,
+    switched_off,
+)
 from scheduler.core.models import Task
 from scheduler.core.overdue import Absence
 from scheduler.core.record import Record, Status
+from scheduler.disk import switch
 from scheduler.runner.projects import Projects
 from scheduler.store.state import State
+
+log = logging.getLogger("scheduler")
 
 
 class Gate:
     """The holds as of the last look. `shut`: why nothing starts by itself now, in quiet hours and while no limit of the
     user is known."""
 
-    def __init__(self, state: State, projects: Projects, now: Callable[[], datetime]) -> None:
+    def __init__(self, off_switch: str, state: State, projects: Projects, now: Callable[[], datetime]) -> None:
+        self._off_switch = off_switch
         self._state = state
         self._projects = projects
         self._now = now
@@ -38,10 +51,29 @@ class Gate:
     def _read(self, now: datetime) -> list[Hold]:
         budgets = self._projects.settings.budgets
         found = self._state.all_holds(budgets, now)
+        if self._take_over_switch(found, now):
+            found = self._state.all_holds(budgets, now)
         if not any(is_of_another_clock(hold, now) for hold in found):
             return found
         self._state.holds.lift("", "", (Cause.USAGE_LIMIT,), now)
         return self._state.all_holds(budgets, now)
+
+    def off(self, now: datetime) -> switch.Off | None:
+        """Whether the off switch is thrown at this moment."""
+        return switch.look(self._off_switch, now.timestamp())
+
+    def _take_over_switch(self, found: list[Hold], now: datetime) -> bool:
+        """Keep a hold as long as the switch is thrown, so that all that came due meanwhile is passed over though no
+        runner was there at its end; whether that changed."""
+        off = self.off(now)
+        known = any(hold.cause is Cause.OFF and not hold.is_over(now) for hold in found)
+        if off is not None and not known:
+            self._state.holds.put(switched_off(self._off_switch, datetime.fromtimestamp(off.since, now.tzinfo)))
+            log.warning("switched off: nothing starts until %s is gone", self._off_switch)
+        elif off is None and known:
+            self._state.holds.lift("", "", (Cause.OFF,), now)
+            log.info("switched on again: %s is gone", self._off_switch)
+        return (off is not None) != known
 
     def over(self, root: str, task: Task, now: datetime) -> list[Hold]:
         """What keeps a task from starting now, in the order in which it began."""

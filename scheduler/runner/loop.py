@@ -79,6 +79,7 @@ class Runner:
             while not self._over():
                 self.desk.wake.clear()
                 self._watch()
+                self.desk.obey_switch(self.now())
                 try:
                     if self._refused is None or self.state.writable():
                         await self._look()

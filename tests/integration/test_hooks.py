@@ -347,6 +347,27 @@ def test_a_paused_project_says_so_though_no_task_is_active(bed: Bed) -> None:
         ]
 
 
+def test_the_off_switch_is_said_and_no_runner_is_started(bed: Bed) -> None:
+    bed.enable(due=[time.time() - 3600], next=[{"task": "nightly", "at": time.time() + 60}])
+    switch = Path(bed.paths.off_switch)
+    switch.touch()
+    reply = bed.start()
+    first, late = lines(reply)
+    clock = r"(\w\w\w )?\d\d:\d\d"
+    off = rf"Scheduler: SWITCHED OFF since {clock}, nothing starts in any project: rm {switch}"
+    assert re.fullmatch(off, first)
+    assert re.fullmatch(r"1 due, 0 ran since .*: switched off\. /scheduler:status", late)
+    context = reply["hookSpecificOutput"]["additionalContext"]
+    assert "switched the scheduler off" in context and "Next:" not in context
+    assert bed.end("other") is None  # nobody is told that a session would start it
+    with bed.runner():
+        assert lines(bed.start())[0] == first
+    assert not (bed.state / "started.json").exists()
+    switch.unlink()
+    assert lines(bed.start())[0].endswith("its runner was not running and is being started.")
+    bed.started()
+
+
 def test_inside_a_run_start_and_end_are_silent(bed: Bed) -> None:
     bed.enable()
     assert (bed.start(env=IN_RUN), bed.end(env=IN_RUN)) == (None, None)
@@ -518,7 +539,7 @@ IMPORTED = {
     "scheduler.hooks.wire",
 }
 TELLING = IMPORTED | {f"scheduler.hooks.{name}" for name in ("greeting", "seen", "tasks", "wake")}
-TELLING |= {"scheduler.disk.glance"}
+TELLING |= {"scheduler.disk.glance", "scheduler.disk.switch"}
 STANDARD = {
     "__future__",
     "_collections_abc",

@@ -48,7 +48,6 @@ def open_kinds(own: Rig) -> list[str]:
 
 
 def test_a_pause_starts_nothing_and_is_one_record_that_counts(own: Rig, cli: Command) -> None:
-    """B17."""
     own.enable(shell_task("often", "true", trigger=EACH_SECOND), shell_task("other", "true", trigger=EACH_SECOND))
     own.start()
     wait_until(lambda: own.task_records("often"))
