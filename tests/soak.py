@@ -324,7 +324,7 @@ class Soak:
                 self._measure()
             time.sleep(LOOK)
         self.end = self.still()
-        wait_until(lambda: not self._rows(), 120, "for what is queued")
+        wait_until(lambda: not self._rows(), 1200, "for what is queued")
         self.own.stop(at_once=False)
         self.pid = spawn(self.own, clock=self.clock)  # which looks again at what had to stay on a full disk
         with contextlib.suppress(AssertionError):
