@@ -11,6 +11,7 @@ from typing import Any
 
 from scheduler.cli.context import Context
 from scheduler.cli.view import known_of
+from scheduler.core import health
 from scheduler.core.models import iso
 from scheduler.core.parse import Config, trigger_digest
 from scheduler.disk import glance, paths
@@ -85,6 +86,8 @@ def _refuse_new_problems(before: Config | None, after: Config, file: str) -> Non
 
 def take_in(context: Context, project: trust.Project, parsed: Config) -> None:
     """Put an approved config's tasks into the state, where new ones begin to count; off while the project is."""
+    if health.is_unset(context.now):
+        return  # they would count from a wrong time; the runner takes them in once the clock is set
     state = State(context.paths.state_db, context.now)
     try:
         tasks = [(task.id, trigger_digest(task), task.enabled and project.enabled) for task in parsed.tasks]

@@ -10,6 +10,7 @@ from scheduler.cli import output
 from scheduler.cli.context import Context
 from scheduler.cli.view import off_hold, spent_today, user_settings
 from scheduler.core import format as fmt
+from scheduler.core import health
 from scheduler.core.limits import quiet_until
 from scheduler.core.models import iso
 from scheduler.disk.switch import mend
@@ -39,6 +40,7 @@ _WHY = {
     "asleep": "the machine was asleep",
     "untrusted": "the config is not the approved one: 'enable'",
     "settings": "the settings cannot be read",
+    "clock": "the clock was not set",
     "paused": "they are paused: 'resume'",
     "budget": "a budget is used up",
     "usage-limit": "a usage limit is reached",
@@ -111,6 +113,7 @@ def of_the_user(context: Context) -> dict[str, Any]:
     off = off_hold(context)
     return {
         "off": off and {"file": off.by, "since": iso(off.since)},
+        "clockUnset": health.is_unset(context.now),
         "quietUntil": None if quiet is None else iso(quiet),
         "spentToday": round(sum(usd for _, _, usd in spent_today(context)), 6),
         "budgets": chosen.budgets.to_json(),
@@ -125,6 +128,12 @@ def tell_off(context: Context) -> None:
     if off is not None:
         since = output.moment(off.since, context.now)
         output.note(f"SWITCHED OFF: nothing starts in any project since {since}\n  let it go on: {mend(off.by)}")
+
+
+def tell_clock(now: datetime) -> None:
+    """Say that nothing starts because the clock is wrong, where it is."""
+    if health.is_unset(now):
+        output.note(f"{health.unset_words(now)}: nothing starts until it is set\n  {health.SET_THE_CLOCK}")
 
 
 def tell_limits(answer: dict[str, Any], now: datetime) -> None:

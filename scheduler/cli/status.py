@@ -109,6 +109,7 @@ def _show(context: Context, answer: dict[str, Any]) -> None:
     else:
         output.say("no runner is at work")
     matters.tell_off(context)
+    matters.tell_clock(now)
     for entry in answer["projects"]:
         output.say(f"{entry['root']}: {_standing(entry)}")
         overdue = matters.overdue(entry, now, off=answer["off"] is not None)

@@ -13,8 +13,8 @@ from scheduler.core.when import from_iso
 Level = Literal["ok", "warn", "fail"]
 SIGNS: dict[Level, str] = {"ok": "✓", "warn": "!", "fail": "✗"}
 
-BUILT = datetime(2026, 11, 1, tzinfo=timezone.utc)
-"""This version was made later: a clock that shows less is wrong."""
+BUILT = datetime(2026, 7, 1, tzinfo=timezone.utc)
+"""This version was made later, by a margin: a clock that shows less is wrong."""
 
 OLDEST_CLIENT = (2, 1, 197)  # the oldest that is tested
 OLDEST_GIT = (2, 31)
@@ -29,6 +29,9 @@ _NETWORK = frozenset(
     "fuse.sshfs fuse.glusterfs fuse.rclone fuse.s3fs fuse.davfs2 fuse.curlftpfs".split()
 )
 _NUMBER = re.compile(r"\d+(?:\.\d+)+")
+
+
+SET_THE_CLOCK = "set the clock, by hand or by NTP (`timedatectl set-ntp true`)"
 
 
 class Finding(NamedTuple):
@@ -71,11 +74,21 @@ def git(text: str) -> Finding:
     return Finding("ok", "git", f"version {shown}")
 
 
+def unset_words(now: datetime) -> str:
+    """What is wrong with a clock that nobody has set."""
+    return f"the clock shows {now:%Y-%m-%d %H:%M}, which is before this version was made"
+
+
+def is_unset(now: datetime, built: datetime = BUILT) -> bool:
+    """Whether the clock shows a time that was over when this version was made, as one does that nobody has set."""
+    return now < built
+
+
 def clock(now: datetime, latest: datetime | None, what: str) -> Finding:
     """Whether the clock can be right. `latest`: the newest time that anything of ours was written at; `what`: that."""
-    if now < BUILT:
-        text = f"the clock shows {now:%Y-%m-%d %H:%M}, which is before this version was made"
-        return Finding("fail", "clock", text, "set the clock, by hand or by NTP (`timedatectl set-ntp true`)")
+    if is_unset(now):
+        text = f"{unset_words(now)}: nothing starts until it is set"
+        return Finding("fail", "clock", text, SET_THE_CLOCK)
     if latest is not None and latest - now > JUMP:
         by = fmt.duration((latest - now).total_seconds())
         text = f"{what} is from a time that is {by} from now: the clock was ahead, or is behind"

@@ -19,6 +19,7 @@ class Absence(str, Enum):
     QUIET = "quiet-hours"
     SETTINGS = "settings"
     UNTRUSTED = "untrusted"
+    CLOCK = "clock"
 
     def note(self) -> str:
         """For people."""
@@ -30,6 +31,7 @@ _NOTES = {
     Absence.ASLEEP: "the machine was asleep then, or its clock was put forward",
     Absence.QUIET: "these were quiet hours",
     Absence.SETTINGS: "the user's settings could not be read then",
+    Absence.CLOCK: "the clock was not set then",
     Absence.UNTRUSTED: "its config was not approved then",
 }
 

@@ -27,6 +27,7 @@ _WHY = {
     "asleep": "the machine was asleep",
     "untrusted": "the config is not the approved one",
     "settings": "the settings cannot be read",
+    "clock": "the clock was not set",
     "paused": "paused",
     "off": "switched off",
     "budget": "a budget is used up",

@@ -12,19 +12,19 @@ import logging
 import os
 import resource
 import signal
-import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
 from scheduler import __version__
-from scheduler.core.limits import CLOCK_SLACK
+from scheduler.core import health
 from scheduler.disk import files
 from scheduler.disk.paths import Paths
 from scheduler.errors import SchedulerError
 from scheduler.execution import process
 from scheduler.execution.agent import SupervisorPool
 from scheduler.runner import control, journal, moved, recovery, service
+from scheduler.runner.clock import ClockWatch, wall_clock
 from scheduler.runner.desk import Desk
 from scheduler.runner.installation import was_uninstalled
 from scheduler.runner.login import LoginWatch
@@ -42,15 +42,16 @@ LOCK_PATIENCE = 1.0
 SHUTDOWN_PATIENCE = 20.0  # seconds that runs get to end by themselves when the service is stopped, or the machine is
 
 
-def wall_clock() -> datetime:
-    """The time, with the offset of the local zone."""
-    return datetime.now().astimezone()
-
-
 class Runner:
     """The loop: look, fire what is due, start what may start, sleep."""
 
-    def __init__(self, paths: Paths, env: Mapping[str, str], now: Callable[[], datetime] = wall_clock) -> None:
+    def __init__(
+        self,
+        paths: Paths,
+        env: Mapping[str, str],
+        now: Callable[[], datetime] = wall_clock,
+        built: datetime = health.BUILT,
+    ) -> None:
         self.now = now
         self.started_at = now()
         self.state = State(paths.state_db, now())
@@ -61,13 +62,13 @@ class Runner:
         self.projects = Projects(paths, self.state, env)
         self.desk = Desk(paths, env, self.state, self.pool, self.projects, now)
         self.upkeep = Upkeep(paths, self.projects, env, self.desk.floor.sweep)
+        self.clock = ClockWatch(self.projects, now(), built)
         self.login = LoginWatch(paths, env, self.projects, self.desk.gate)
         self.paths = paths
         self.env = env
         self.stopping = False
         self._settled: set[str] = set()  # the projects that were looked at for runs which they were moved under
         self._idle_since: float | None = None
-        self._looked = now()
         self._next_check = 0.0
         self._recovered = False
         self._refused: str | None = None
@@ -81,7 +82,7 @@ class Runner:
                 self._watch()
                 self.desk.obey_switch(self.now())
                 try:
-                    if self._refused is None or self.state.writable():
+                    if not self.clock.unset and (self._refused is None or self.state.writable()):
                         await self._look()
                         self._refused = None
                 except NotWritten as error:  # nothing is lost: it is due at the next look too
@@ -116,14 +117,8 @@ class Runner:
             await moved.settle(self.paths, self.env, root, self.desk, self.now)
 
     def _watch(self) -> None:
-        """See what may happen to a process that lives for months: a clock set back or to another zone, a plugin taken
-        away."""
-        time.tzset()  # else the system's zone stays what it was at the start
-        now = self.now()
-        if self._looked - now > CLOCK_SLACK:
-            log.warning("the clock went back from %s to %s", self._looked, now)
-            self.projects.forget_stamps()
-        self._looked = now
+        """See what may happen to a process that lives for months: another clock, a plugin taken away."""
+        self.clock.look(self.now())
         elapsed = asyncio.get_running_loop().time()
         if elapsed >= self._next_check and not self.stopping:
             self._next_check = elapsed + INSTALLATION_CHECK
@@ -148,7 +143,7 @@ class Runner:
     def _over(self) -> bool:
         if self.stopping:
             return not self.desk.floor.going
-        if self.projects.served or self.desk.floor.going or self.desk.queue:
+        if self.clock.unset or self.projects.served or self.desk.floor.going or self.desk.queue:
             self._idle_since = None
             return False
         elapsed = asyncio.get_running_loop().time()
@@ -181,6 +176,8 @@ class Runner:
         if verb == "run":
             if self.stopping:
                 raise SchedulerError("the runner is stopping", "start it again, then run the task")
+            if self.clock.unset:
+                raise SchedulerError(f"{health.unset_words(self.now())}: nothing starts", health.SET_THE_CLOCK)
             await self.projects.refresh(self.now())
             return {"runId": self._order(asked)}
         if verb == "cancel":

@@ -16,14 +16,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from scheduler.cli.approve import enable
+from scheduler.cli.context import Context
+from scheduler.cli.status import status
 from scheduler.core.record import RunnerMark
 from scheduler.disk import files
+from scheduler.errors import SchedulerError
 from scheduler.execution import process
 from scheduler.runner import control
 from scheduler.runner.due import new_record
 from scheduler.store import config, trust
-from scheduler.store.state import State
+from scheduler.store.state import State, TaskState
 from tests.build import Clock, spawn
 from tests.hooks import BASE, Bed
 from tests.rig import Rig, rig, shell_task, wait_until
@@ -191,6 +196,54 @@ def test_a_clock_that_goes_back_repeats_nothing(own: Rig, clock: Clock, jump: ti
     clock.jump(jump - timedelta(minutes=29), 0)
     wait_until(lambda: handled(own, clock()), what=own.log())
     assert [one[1] for one in told(own)] == ["success", "success"]
+
+
+UNSET = datetime(1970, 1, 1, 0, 5, tzinfo=timezone.utc)
+
+
+@pytest.mark.parametrize("begins", [True, False])
+def test_while_the_clock_is_not_set_nothing_starts_and_then_it_is_caught_up(
+    own: Rig, clock: Clock, begins: bool
+) -> None:
+    """C14: a machine without a battery begins in 1970; or the clock falls back so far under a living runner."""
+    own.enable(shell_task("often", "true", trigger=MINUTELY, worktree={"enabled": False}), since=clock())
+    root, noon = str(own.project), clock()
+    if begins:
+        clock.set(UNSET, 0)
+    pid = living(own, clock)
+    clock.set(UNSET, 60)  # its minutes go by
+    wait_until(lambda: "the clock shows 1970-01-01" in own.log(), what=own.log())
+    with pytest.raises(SchedulerError, match="before this version was made: nothing starts"):
+        own.ask("run", project=root, task="often")
+    time.sleep(1.5)  # three times what the test build waits for before it ends
+    assert process.start_time(pid) is not None and own.task_records("often") == []
+    with contextlib.closing(State(own.paths.state_db, noon)) as state:
+        assert [task.handled_until for task in state.tasks(root).values()] == [noon]
+    clock.set(noon + timedelta(minutes=10), 0)
+    wait_until(lambda: handled(own, clock()), what=own.log())
+    assert "the clock is set" in own.log()
+    missed, ran = sorted(own.task_records("often"), key=lambda record: record["scheduledFor"])
+    assert ran["status"] == "success" and ran["scheduledFor"][:16] == clock().strftime("%Y-%m-%dT%H:%M")
+    assert (missed["reason"], missed["skippedCount"]) == ("missed", 9)
+    absent = "no runner was at work then" if begins else "the clock was not set then"
+    assert missed["notes"] == [absent]
+
+
+def test_a_clock_that_is_not_set_is_said_and_no_task_counts_from_it(own: Rig) -> None:
+    """C14: what the command line says, and what it leaves to the runner."""
+    own.enable(shell_task("often", "true", trigger=MINUTELY), since=datetime.now(timezone.utc))
+
+    def known() -> dict[str, TaskState]:
+        with contextlib.closing(State(own.paths.state_db, datetime.now(timezone.utc))) as state:
+            return state.tasks(str(own.project))
+
+    before = known()
+    context = Context({**os.environ, **own.env}, UNSET)
+    said = CliRunner().invoke(status, ["--project", str(own.project)], obj=context)
+    assert "the clock shows 1970-01-01 00:05, which is before this version was made: nothing starts" in said.output
+    enabled = CliRunner().invoke(enable, ["--yes", "--no-start", "--project", str(own.project)], obj=context)
+    assert enabled.exit_code == 0, enabled.output
+    assert known() == before
 
 
 def test_many_tasks_that_are_due_at_once_are_all_claimed_and_the_runner_answers(own: Rig, clock: Clock) -> None:

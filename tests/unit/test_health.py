@@ -52,7 +52,12 @@ def test_git(text: str, level: str) -> None:
     ],
 )
 def test_the_clock(now: datetime, latest: datetime | None, level: str) -> None:
-    assert health.clock(now, latest, "a record").level == level
+    found = health.clock(now, latest, "a record")
+    assert found.level == level and ("nothing starts" in found.text) == (level == "fail")
+
+
+def test_a_clock_is_unset_before_the_threshold_alone() -> None:
+    assert [health.is_unset(NOW + timedelta(seconds=by), NOW) for by in (-1, 0, 1)] == [True, False, False]
 
 
 def test_zones() -> None:
