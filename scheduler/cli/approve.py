@@ -74,7 +74,7 @@ def enable(context: Context, /, yes: bool, no_start: bool, folder: str | None, a
     output.say(f"enabled: {fmt.count(len(parsed.tasks), 'task')} in {root}")
     if runner is not None:
         output.say(f"the runner is at work (pid {runner['pid']})")
-    matters.tell_off(context)
+    matters.tell_standstill(context)
     if not service.of(context.paths, context.env).installed:
         output.say("after a reboot a session here starts it again; 'service install' has the operating system do that")
 

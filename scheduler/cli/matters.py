@@ -122,18 +122,15 @@ def of_the_user(context: Context) -> dict[str, Any]:
     }
 
 
-def tell_off(context: Context) -> None:
-    """Say that the off switch is thrown, where it is."""
+def tell_standstill(context: Context) -> None:
+    """Say that nothing starts at all, where that is so: the off switch is thrown, or the clock is not set."""
     off = off_hold(context)
     if off is not None:
         since = output.moment(off.since, context.now)
         output.note(f"SWITCHED OFF: nothing starts in any project since {since}\n  let it go on: {mend(off.by)}")
-
-
-def tell_clock(now: datetime) -> None:
-    """Say that nothing starts because the clock is wrong, where it is."""
-    if health.is_unset(now):
-        output.note(f"{health.unset_words(now)}: nothing starts until it is set\n  {health.SET_THE_CLOCK}")
+    if health.is_unset(context.now):
+        said = health.unset_words(context.now)
+        output.note(f"{said}: nothing starts until it is set\n  {health.SET_THE_CLOCK}")
 
 
 def tell_limits(answer: dict[str, Any], now: datetime) -> None:

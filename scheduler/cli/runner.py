@@ -36,7 +36,7 @@ def _tell_started(context: Context, status: dict[str, Any], as_json: bool) -> No
         output.say_json({"pid": status["pid"], "version": status["version"], "startedAt": status["startedAt"]})
     else:
         output.say(f"the runner is at work (pid {status['pid']}, version {status['version']})")
-        matters.tell_off(context)
+        matters.tell_standstill(context)
 
 
 @click.command()

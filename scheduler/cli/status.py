@@ -108,8 +108,7 @@ def _show(context: Context, answer: dict[str, Any]) -> None:
         output.say(f"the runner {doing} (pid {runner['pid']}, version {runner['version']}, started {began})")
     else:
         output.say("no runner is at work")
-    matters.tell_off(context)
-    matters.tell_clock(now)
+    matters.tell_standstill(context)
     for entry in answer["projects"]:
         output.say(f"{entry['root']}: {_standing(entry)}")
         overdue = matters.overdue(entry, now, off=answer["off"] is not None)
