@@ -12,12 +12,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
+from scheduler.core import spelling
 from scheduler.core.named import harmless, names_secret
 from scheduler.core.shapes import Span
 
 MIN_LENGTH = 8
 KIND = "known"
 _CHUNK = 16
+_PART = 4  # characters of base64 at the edge of a line that are known for a part of a secret
+_FULL_LINE = re.compile(r"\n(?<=[A-Za-z0-9+/_-]{40}\n)[ \t]{0,32}")
 _COMMON_FIRST = " etaoinsrhldcumfpgwybv_-k./=:,\"'()0123456789xETAOINSRHLDCUMFPGWYBVjqzKXJQZ"
 
 
@@ -39,6 +42,8 @@ class _Needle(NamedTuple):
     form: str
     offset: int
     """Where in its whole `form` the needle stands: a long base64 form, which tools wrap, is searched in pieces."""
+    spelt: bool
+    """Whether it is only the run of a secret (`core.spelling`), its `form`."""
 
 
 class Known:
@@ -50,9 +55,12 @@ class Known:
         self.texts = sorted(set(_lines(values)))
         """The secrets as such, and their lines."""
         self._needles: dict[str, list[_Needle]] = defaultdict(list)
-        for text, form, offset in sorted(_texts(values)):
-            anchor = max(range(len(text) - 2), key=lambda at: (_rarity(text[at]), -at))
-            self._needles[text[anchor : anchor + 3]].append(_Needle(text, anchor, form, offset))
+        runs = {(run, secret, 0) for secret in self.texts if (run := spelling.run_of(secret))}
+        for found, spelt in ((_texts(values), False), (runs, True)):
+            for text, form, offset in sorted(found):
+                anchor = max(range(len(text) - 2), key=lambda at: (_rarity(text[at]), -at))
+                self._needles[text[anchor : anchor + 3]].append(_Needle(text, anchor, form, offset, spelt))
+        self._wraps = _Wraps(form for value in values if len(value) >= MIN_LENGTH for form in _base64(value))
         rests: dict[str, list[str]] = defaultdict(list)
         for three in self._needles:
             rests[three[0]].append(re.escape(three[1:]))
@@ -69,14 +77,43 @@ class Known:
             at = match.start()
             for needle in self._needles[text[at : at + 3]]:
                 start = at - needle.anchor
-                inside = last.start <= start and start + len(needle.text) <= last.end
+                inside = last.start <= start and start + len(needle.text) <= last.end and not needle.spelt
                 if start >= 0 and not inside and text.startswith(needle.text, start):
-                    last = _whole(text, start, needle)
-                    yield last
+                    span = _whole(text, start, needle)
+                    if span is not None:
+                        last = span
+                        yield last
+        yield from self._wraps.spans(text)
 
 
-def _whole(text: str, start: int, needle: _Needle) -> Span:
-    """The hit, with as much of the needle's form around it as the text has."""
+class _Wraps:
+    """Forms of base64 that are broken over two lines, as `base64` does after 76 characters: the part at the end of the
+    one and the part at the beginning of the next, each by itself."""
+
+    def __init__(self, forms: Iterable[str]) -> None:
+        self._ends: dict[str, set[str]] = defaultdict(set)
+        self._begins: dict[str, set[str]] = defaultdict(set)
+        for form in forms:
+            for size in range(_PART, min(len(form), 2 * _CHUNK + 1)):  # longer ones are found by their pieces
+                self._ends[form[size - _PART : size]].add(form[:size])
+                self._begins[form[-size:][:_PART]].add(form[-size:])
+
+    def spans(self, text: str) -> Iterator[Span]:
+        """Where such parts stand."""
+        ends = [(line.start(), line.end()) for line in _FULL_LINE.finditer(text)] if self._ends else []
+        for end, begin in (*ends, (len(text), len(text))):
+            for part in self._ends.get(text[max(end - _PART, 0) : end], ()):
+                if text.endswith(part, 0, end):
+                    yield Span(end - len(part), end, KIND)
+            for part in self._begins.get(text[begin : begin + _PART], ()):
+                if text.startswith(part, begin):
+                    yield Span(begin, begin + len(part), KIND)
+
+
+def _whole(text: str, start: int, needle: _Needle) -> Span | None:
+    """The hit, with as much of the needle's form around it as the text has. None where a run stands alone."""
+    if needle.spelt:
+        return spelling.around(text, start, needle.form, KIND)
     end, before, after = start + len(needle.text), needle.offset, needle.offset + len(needle.text)
     while before > 0 and start > 0 and text[start - 1] == needle.form[before - 1]:
         start, before = start - 1, before - 1
@@ -111,9 +148,15 @@ def _lines(values: Iterable[str]) -> Iterator[str]:
 
 
 def _spelt(secret: str) -> set[str]:
-    """The secret as such, backwards, and as URLs, JSON, shells, XML and hexadecimal dumps write it."""
+    """The secret as such, backwards, and in hexadecimal; as URLs, JSON, shells and XML write it too, where no run of it
+    finds that."""
+    forms = {secret, secret[::-1], _bytes(secret).hex(), _bytes(secret).hex().upper()}
+    return forms if spelling.run_of(secret) else forms | _quoted(secret)
+
+
+def _quoted(secret: str) -> set[str]:
     quote = urllib.parse.quote
-    forms = {secret, secret[::-1], quote(secret), quote(secret, safe=""), urllib.parse.quote_plus(secret)}
+    forms = {quote(secret), quote(secret, safe=""), urllib.parse.quote_plus(secret)}
     forms |= {re.sub("%[0-9A-F]{2}", lambda m: m.group().lower(), form) for form in forms if "%" in form}
     once = {json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]}
     once |= {form.replace("/", "\\/") for form in once}
@@ -122,9 +165,7 @@ def _spelt(secret: str) -> set[str]:
     forms |= {quoted[1:-1] if quoted != secret else secret, secret.replace("'", "'\\''")}
     forms.add(re.sub(r"([^\w@%+=:,./-])", r"\\\1", secret))
     forms.add(re.sub(r'([$`"\\!])', r"\\\1", secret))
-    forms |= {html.escape(secret), html.escape(secret, quote=False)}
-    hexadecimal = _bytes(secret).hex()
-    return forms | {hexadecimal, hexadecimal.upper()}
+    return forms | {html.escape(secret), html.escape(secret, quote=False)}
 
 
 def _base64(secret: str) -> set[str]:

@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import base64
 import html
+import itertools
 import json
+import os
 import random
 import re
 import shlex
+import subprocess
 import time
 import urllib.parse
+from collections.abc import Callable
 
 import pytest
 
@@ -120,13 +124,63 @@ def test_a_known_value_is_found_in_every_form(value: str, form: str) -> None:
     assert not any(text[i : i + 6] in clean for i in range(3, len(text) - 9))
 
 
-def test_a_known_value_is_found_in_wrapped_base64() -> None:
-    value = some(108)
-    for width in (64, 76):
-        encoded = base64.b64encode(b"key=" + value.encode()).decode()
-        wrapped = "\n".join(encoded[i : i + width] for i in range(0, len(encoded), width))
-        clean = Redactor([value]).text(wrapped)
-        assert not any(encoded[i : i + 12] in clean for i in range(4, len(encoded) - 16))
+@pytest.mark.parametrize("indent", ["", "    "])
+@pytest.mark.parametrize("size", [12, 20, 40, 108])
+def test_a_known_value_is_found_in_wrapped_base64(size: int, indent: str) -> None:
+    value = some(size)
+    own = {base64.b64encode(b"x" * at + value.encode()).decode()[at + 1 :][: 4 * size // 3 - 3] for at in range(3)}
+    for width, before in itertools.product((64, 76), range(40, 76, 3)):
+        encoded = base64.b64encode(b"-" * before + value.encode() + b"-" * 60).decode()
+        lines = [indent + encoded[i : i + width] for i in range(0, len(encoded), width)]
+        stream = Redactor([value]).stream()
+        for clean in (Redactor([value]).text("\n".join(lines)), "\n".join(filter(None, map(stream.line, lines)))):
+            assert not any(form[i : i + 5] in clean for form in own for i in range(len(form) - 4))
+
+
+def said(*command: str, value: str = "", **variables: str) -> str:
+    return subprocess.run(command, input=value.encode(), env={"PATH": os.environ["PATH"], **variables},
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=True).stdout.decode()  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        lambda value: said("bash", "-c", 'printf %q "$1"', "-", value),
+        lambda value: said("bash", "-c", "declare -p V", V=value),
+        lambda value: said("bash", "-xc", ': "$1"', "-", value),
+        lambda value: said("sh", "-c", "export -p", V=value),
+        *(lambda value, form=form: said("jq", "-Rr", form, value=value) for form in ("@sh", "@uri", "@html", "@json")),
+        repr,
+        ascii,
+        lambda value: repr(value.encode()),
+        lambda value: json.dumps(json.dumps(json.dumps(value))),
+        lambda value: re.sub("[<>&]", lambda m: f"\\u{ord(m[0]):04x}", json.dumps(value, ensure_ascii=False)),
+        lambda value: urllib.parse.quote(value, safe="-_.!~*'()"),
+        lambda value: urllib.parse.quote(value, safe=";,/?:@&=+$-_.!~*'()#"),
+        lambda value: urllib.parse.quote(urllib.parse.quote(value, safe=""), safe=""),
+        lambda value: re.sub("[<>&'\"]", lambda m: f"&#{ord(m[0])};", value),
+        lambda value: '"' + value.replace('"', '""') + '"',
+    ],
+)
+@pytest.mark.parametrize(
+    "value", ['pa$$ \'word"ö\\d"/<&>+=%', "p&ss<w>ord=1\"x'y", "tr0ub4dor&3\\<wz>!", "pä55wört-€-\U0001f600zz#9"]
+)
+def test_a_known_value_is_found_however_a_program_writes_it(value: str, written: Callable[[str], str]) -> None:
+    text = written(value)
+    clean = Redactor([value]).text(f"x {text} y")
+    assert MARK.search(clean)
+    assert not any(run in clean for run in re.findall("[a-z0-9]{3,}", value))
+    other = re.sub("[wz]", "v", text)
+    assert Redactor([value]).text(other) == other
+
+
+def test_spellings_are_tried_in_linear_time() -> None:
+    value = '\\"\\"\\\\""""%25%25&amp;\'\'abc' + '\\"' * 40 + "%&<" * 40
+    redactor = Redactor([value])
+    for text in ("abc" * 100_000, value[:-1] * 1_000, json.dumps(json.dumps(value[:-1])) * 300, "\\" * 300_000 + "abc"):
+        begin = time.process_time()
+        redactor.text(text)
+        assert time.process_time() - begin < 3
 
 
 def test_a_known_value_of_several_lines_is_found_line_by_line() -> None:
