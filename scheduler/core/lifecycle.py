@@ -88,8 +88,9 @@ def decide(
     trusted: bool,
     holds: Sequence[Hold] = (),
     quiet: bool = False,
+    queue: Sequence[Waiting] = (),
 ) -> Decision:
-    """What becomes of a queued run whose turn has come, given the runs under way.
+    """What becomes of a queued run whose turn has come, given the runs under way and the whole queue.
 
     `task` is the task as the approved config has it now; None when it is gone. `holds` keep it from starting by
     itself; in `quiet` hours nothing does that no person asked for.
@@ -113,7 +114,19 @@ def decide(
         return Decision(Move.SKIP, Reason.OVERLAP)
     if not waiting.isolated and any(g.project == waiting.project and not g.isolated for g in going):
         return Decision(Move.WAIT)
-    return Decision(Move.START)
+    return (None if waiting.isolated or waiting.begun else _kept_out(waiting, task, queue)) or Decision(Move.START)
+
+
+def _kept_out(waiting: Waiting, task: Task, queue: Sequence[Waiting]) -> Decision | None:
+    """Nobody else works in the main checkout while a run that began there waits for a usage limit to end: that may
+    take days, so of a task one run waits with it, and the others are skipped as where one is under way."""
+    there = [other for other in queue if other.project == waiting.project and not other.isolated]
+    if not any(other.begun for other in there):
+        return None
+    earlier = any(other.task == waiting.task and other.since < waiting.since for other in there)
+    if earlier and not waiting.asked and task.policy.overlap != "queue":
+        return Decision(Move.SKIP, Reason.OVERLAP)
+    return Decision(Move.WAIT)
 
 
 def _kept_back(waiting: Waiting, task: Task, holds: Sequence[Hold]) -> Decision | None:

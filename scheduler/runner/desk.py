@@ -136,13 +136,13 @@ class Desk:
             going = [u.going for u in self.floor.going.values()]
             room = len(going) < self._projects.settings.max_concurrent and (not waiting or self._space.enough())
             for turn in lifecycle.in_turn(waiting, going, self._served, now):
-                if self._move(by_id[turn.run_id], going, room, now):
+                if self._move(by_id[turn.run_id], going, waiting, room, now):
                     waiting.remove(turn)
                     break
             else:
                 return
 
-    def _move(self, queued: Queued, going: list[Going], room: bool, now: datetime) -> bool:
+    def _move(self, queued: Queued, going: list[Going], queue: list[Waiting], room: bool, now: datetime) -> bool:
         """Whether the queued run left the queue."""
         record = queued.record
         served = self._projects.current(record.project)
@@ -154,7 +154,7 @@ class Desk:
         trusted = served is None or served.suspended is None  # a project that is not served was switched off
         holds = self.gate.over(record.project, task, now) if task else []
         shut = self.gate.shut is not None
-        decision = lifecycle.decide(queued.waiting, task, going, trusted=trusted, holds=holds, quiet=shut)
+        decision = lifecycle.decide(queued.waiting, task, going, trusted=trusted, holds=holds, quiet=shut, queue=queue)
         if decision.move is Move.SKIP:
             self.queue.remove(queued)
             skipped = record.evolve(status=Status.SKIPPED, reason=decision.reason, completed_at=now)

@@ -9,7 +9,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +192,35 @@ def test_a_run_in_the_main_checkout_waits_too(own: Rig, puppet: Puppet) -> None:
     final = own.run_to_end("job")
     assert (final["status"], final["isolated"]) == ("success", False)
     assert (own.project / "made.txt").exists() and puppet.calls[1]["cwd"] == str(own.project)
+
+
+def test_nobody_else_works_in_the_main_checkout_while_a_run_waits_there(own: Rig, puppet: Puppet) -> None:
+    here = {"enabled": False}
+    puppet.plays(limited(3, files={"one.ignored": "1\n"}), act(files={"two.ignored": "2\n"}, seconds=0.5))
+    own.enable(
+        claude_task("job", worktree=here),
+        shell_task("here", "ls *.ignored", worktree=here, trigger=EACH_SECOND),
+        shell_task("asked", "ls *.ignored", worktree=here),
+        shell_task("apart", "true", trigger=EACH_SECOND),
+        client=str(puppet.path),
+    )
+    own.start()
+    run = own.run("job")
+    waiting(own, run)
+    since = datetime.now(timezone.utc)
+    asked = own.run("asked")
+    final = own.record(run)
+    assert final["status"] == "success" and own.record(asked)["status"] == "success"
+    wait_until(lambda: [r for r in own.task_records("here") if r["startedAt"] >= final["completedAt"]])
+
+    def began(task: str) -> list[datetime]:
+        found = [r for r in own.task_records(task) if r["status"] != "skipped"]
+        return [datetime.fromisoformat(r["startedAt"]) for r in found]
+
+    ended = datetime.fromisoformat(final["completedAt"])
+    assert [at for at in began("here") + began("asked") if since < at < ended] == []
+    assert [at for at in began("apart") if since < at < ended]
+    assert [r for r in own.task_records("here") if r.get("reason") == "overlap"]  # one waits, the others are skipped
 
 
 def test_what_overlaps_by_queue_is_queued_and_what_is_asked_for_waits(own: Rig, cli: Command, puppet: Puppet) -> None:

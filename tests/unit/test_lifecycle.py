@@ -64,6 +64,27 @@ def test_a_disabled_task_runs_only_when_a_person_asks() -> None:
     assert decide(waiting(asked=True), None, [], trusted=True).reason is Reason.DISABLED
 
 
+def test_a_run_that_waits_for_a_limit_in_the_main_checkout_keeps_others_out() -> None:
+    begun = waiting("b", name="other", isolated=False, begun=True, since=NOW - timedelta(hours=5))
+
+    def moved(queue: list[Waiting], overlap: str = "skip", **fields: Any) -> tuple[Move, Reason | None]:
+        one = waiting(**{"isolated": False, **fields})
+        made = task(policy={"overlap": overlap})
+        return (found := decide(one, made, [], trusted=True, queue=[*queue, one])).move, found.reason
+
+    wait, start, skip = (Move.WAIT, None), (Move.START, None), (Move.SKIP, Reason.OVERLAP)
+    assert moved([begun]) == wait and moved([]) == start
+    assert moved([begun], isolated=True) == start and moved([begun], project="/q") == start
+    ahead = waiting("a", isolated=False, since=NOW - timedelta(hours=1))
+    assert moved([begun, ahead]) == skip and moved([ahead]) == start
+    assert moved([begun, ahead], overlap="queue") == wait and moved([begun, ahead], asked=True) == wait
+    assert moved([begun, waiting("a", isolated=False, since=NOW + timedelta(hours=1))]) == wait
+    claude = from_json(Task, json.dumps(shell_task("t", "do it", execution={"type": "claude"})))
+    assert isinstance(claude, Task)  # two that began there before do not wait for each other
+    again = waiting(isolated=False, begun=True)
+    assert decide(again, claude, [], trusted=True, queue=[begun, again]).move is Move.START
+
+
 def test_only_one_run_at_a_time_works_in_the_main_checkout() -> None:
     here = waiting(name="u", isolated=False)
     assert decide(here, task(), [Going("g", "/p", "t", False)], trusted=True).move is Move.WAIT
