@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import os
@@ -167,22 +168,34 @@ def _self_edit(view: View) -> Iterator[str]:
 @json_option
 @click.pass_obj
 def disable(context: Context, /, folder: str | None, as_json: bool) -> None:
-    """Stop running this project's tasks. What was approved stays approved; a run under way goes on to its end."""
+    """Stop running this project's tasks. What was approved stays approved; a run under way goes on to its end.
+
+    A project whose folder is gone is forgotten, with what was approved there, once no run of it waits.
+    """
     root = _known_root(context, folder)
+    forgotten, waiting = False, []
     with trust.lock(context.paths):
         known = trust.read(context.paths)
         project = known.get(root)
         was = project is not None and project.enabled
         if project is not None:
-            known[root] = dataclasses.replace(project, enabled=False)
-            trust.write(context.paths, known)
-            _suspend(context, root)
-    if was:
+            with contextlib.closing(State(context.paths.state_db, context.now)) as state:
+                waiting = [row.run_id for row in state.runs() if row.project == root]
+                forgotten = not waiting and not os.path.isdir(root)
+                others = {place: one for place, one in known.items() if place != root}
+                off = {} if forgotten else {root: dataclasses.replace(project, enabled=False)}
+                trust.write(context.paths, {**others, **off})
+                state.suspend(root)
+    if was or forgotten:
         tell(context, root)
     if as_json:
-        output.say_json({"project": root, "enabled": False, "changed": was})
+        output.say_json({"project": root, "enabled": False, "changed": was, "forgotten": forgotten})
+    elif forgotten:
+        output.say(f"forgotten: {root}, which is gone")
     else:
         output.say(f"disabled: {root}" if was else f"{root} was not enabled")
+    if waiting and not os.path.isdir(root) and not as_json:
+        output.note(f"it is gone, and not forgotten: a run of it is not over\n  'cancel {waiting[0][:8]}' gives it up")
 
 
 def _known_root(context: Context, folder: str | None) -> str:
@@ -194,11 +207,3 @@ def _known_root(context: Context, folder: str | None) -> str:
         if place in trust.read(context.paths):
             return place
         raise
-
-
-def _suspend(context: Context, root: str) -> None:
-    state = State(context.paths.state_db, context.now)
-    try:
-        state.suspend(root)
-    finally:
-        state.close()

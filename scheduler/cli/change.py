@@ -6,6 +6,7 @@ written, so that the runner never sees a config of ours that is not approved.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -104,5 +105,8 @@ def tell(context: Context, root: str) -> None:
     except SchedulerError:
         pass  # it will see for itself: it looks at every config once a second
     trusted = trust.read(context.paths).get(root)
+    if trusted is None and not os.path.isdir(root):
+        glance.update(context.paths.glance, root, None)
+        return
     known = known_of(context, root)
     glance.update(context.paths.glance, root, overview.entry(root, trusted, known, 0, context.now))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
@@ -78,7 +79,12 @@ def approvals(patient: Patient) -> Iterator[Found]:
     for root, project in known.items():
         if project.enabled and not os.path.isdir(root):
             text = f"{root} is enabled and not there"
-            yield Found(Finding("warn", "approvals", text, f"bring it back, or: 'disable --project {root}'"))
+            mend = f"bring it back, or let it be forgotten: 'disable --project {shlex.quote(root)}'"
+            yield Found(Finding("warn", "approvals", text, mend))
+        elif not os.path.isdir(root):
+            text = f"{root} is not there and not enabled"
+            mend = f"'disable --project {shlex.quote(root)}' forgets it"
+            yield Found(Finding("warn", "approvals", text, mend))
 
 
 def user_settings(patient: Patient) -> Iterator[Found]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from datetime import datetime
 from typing import Any
 
@@ -132,6 +133,8 @@ def _show(context: Context, answer: dict[str, Any]) -> None:
 
 
 def _standing(entry: dict[str, Any]) -> str:
+    if not entry["enabled"] and not os.path.isdir(entry["root"]):
+        return f"not enabled, and gone: 'disable --project {shlex.quote(entry['root'])}' forgets it"
     if not entry["enabled"]:
         return f"not enabled ({fmt.count(entry['tasks'], 'task')}): 'enable' shows what would run, and lets it"
     if entry["suspended"]:
@@ -164,7 +167,8 @@ def _show_open(projects: list[dict[str, Any]], now: datetime) -> None:
     for entry in projects:
         if entry["enabled"] and entry["suspended"]:
             gone = not os.path.isdir(entry["root"])
-            what = "'enable' it where it is now" if gone else "'enable' shows it"
+            forget = f"'disable --project {shlex.quote(entry['root'])}' forgets it"
+            what = f"'enable' it where it is now; {forget}" if gone else "'enable' shows it"
             rows.append(["", os.path.basename(entry["root"]), f"{entry['suspended']}: {what}"])
         rows += [["", os.path.basename(entry["root"]), f"a task is suspended: {text}"] for text in entry["problems"]]
     rows += matters.rows(projects, now)

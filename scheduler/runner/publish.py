@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -68,6 +69,9 @@ class Publisher:
         if not changed:
             glance.update(self._path, None, None, runner=self._runner)
         for root, served, known in changed:
+            if served is None and not os.path.isdir(root):
+                glance.update(self._path, root, None, runner=self._runner)
+                continue
             trusted, standing = (served.trusted, served.standing(known, now)) if served else (None, None)
             entry = overview.entry(root, trusted, known, running.get(root, 0), now, standing, alive=True)
             glance.update(self._path, root, entry, runner=self._runner)

@@ -180,13 +180,31 @@ def test_disabling_keeps_the_approval(cli: Command, repo: Path) -> None:
     cli("add", "b", "--every", "4h", "--shell", "x")
 
 
-def test_a_project_whose_folder_is_gone_can_be_disabled(cli: Command, repo: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("disabled", [True, False])
+def test_a_project_whose_folder_is_gone_is_forgotten_by_disable(
+    cli: Command, repo: Path, tmp_path: Path, disabled: bool
+) -> None:
     cli("add", "a", "--every", "4h", "--shell", "x")
     enable(cli)
-    shutil.rmtree(repo)
+    if disabled:
+        assert cli("disable").out == f"disabled: {repo}\n"
+        assert str(repo) in trust.read(where(cli))  # it is there: what was approved stays approved
+    away = repo.with_name("away")
+    repo.rename(away)
     cli.folder = tmp_path
-    assert cli("disable", "--project", repo).out == f"disabled: {repo}\n"
+    verb = f"'disable --project {repo}' forgets it"
+    assert verb in cli("status").out
+    (finding,) = [f for f in cli("doctor", "--json", code=None).json["findings"] if str(repo) in f["text"] + f["mend"]
+                  and f["name"] == "approvals"]  # fmt: skip
+    assert f"'disable --project {repo}'" in finding["mend"]
+    assert cli("disable", "--project", repo).out == f"forgotten: {repo}, which is gone\n"
+    assert trust.read(where(cli)) == {} and str(repo) not in cli("status").out
+    assert str(repo) not in (glance.read(where(cli).glance) or {})["projects"]
+    assert "there is no folder" in cli("disable", "--project", repo, code=1).err
     assert "is not in a git repository" in cli("disable", code=1).err
+    away.rename(repo)  # nothing runs there before it is looked at again
+    cli.folder = repo
+    assert "not enabled (1 task)" in cli("status").out
 
 
 def test_a_task_is_active_only_while_its_project_is(cli: Command, repo: Path) -> None:

@@ -287,7 +287,9 @@ def test_a_run_that_waits_is_told_also_when_its_project_is_not_served(own: Rig, 
     away = own.project.with_name("away")
     own.project.rename(away)
     elsewhere = Command(own.home, own.env)
-    assert "not enabled (0 tasks)" in elsewhere("status").out
+    assert "not enabled, and gone" in elsewhere("status").out
+    assert f"'cancel {run[:8]}' gives it up" in elsewhere("disable", "--project", str(own.project)).err
+    assert f"{told} to be enabled before it goes on" in elsewhere("status").out
     away.rename(own.project)
     file.write_bytes(approved)
     puppet.logged_in(True)
@@ -305,6 +307,12 @@ def test_a_project_whose_folder_is_gone_is_said_to_be(own: Rig, cli: Command) ->
     assert "its folder is not there any more: 'enable' it where it is now" in elsewhere("status").out
     away.rename(own.project)
     assert "not there" not in cli("status").out
+    own.start()
+    known = lambda: str(own.project) in (glance.read(own.paths.glance) or {"projects": {}})["projects"]  # noqa: E731
+    wait_until(known)
+    own.project.rename(away)
+    assert "forgotten" in elsewhere("disable", "--project", str(own.project)).out
+    wait_until(lambda: not known())
 
 
 def test_a_run_that_changed_the_main_checkout_before_its_limit_does_not_wait(own: Rig, puppet: Puppet) -> None:
