@@ -364,11 +364,11 @@ def test_jq_counts_the_tasks_where_there_is_no_python(bed: Bed) -> None:
 
 
 @pytest.mark.parametrize("hook", HOOKS)
-@pytest.mark.parametrize("home", [None, "", "relative"])
-def test_no_home(bed: Bed, hook: str, home: str | None) -> None:
+@pytest.mark.parametrize("where", [None, "", "relative"])
+def test_no_home(bed: Bed, hook: str, where: str | None) -> None:
     env = {name: value for name, value in bed.env.items() if name not in ("HOME", "SCHEDULER_HOME")}
-    if home is not None:
-        env["HOME"] = home
+    if where is not None:
+        env["HOME"] = where
     before = bed.files() | {"project/a.txt"}
     done = subprocess.run(
         ["sh", LAUNCHER, hook],

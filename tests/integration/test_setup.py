@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BASE = Path(os.path.realpath(getattr(sys, "_base_executable", sys.executable)))
 # What the scripts may use besides Python and git.
 TOOLS = "sh find sort sha256sum shasum perl cp mv readlink git".split()
-PATIENCE = 60
+PATIENCE = 240
 
 COMMAND_LINE = """\
 import json, os, sys
