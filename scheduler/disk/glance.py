@@ -3,6 +3,7 @@
     {"version": 1, "writtenAt": <epoch s>, "runner": {"pid": n, "version": text, "startedAt": <epoch s>} | null,
      "projects": {<real path>: {
         "enabled": bool, "trusted": bool, "suspended": null | "one line why",
+        "approved": [<first 16 digits of the SHA-256 of an approved config>],
         "tasks": n, "active": n, "running": n, "next": [{"task": id, "at": <epoch s>}],
         "recent": [{"run": id8, "task": id, "status": s, "reason": r | null, "at": <epoch s>, "costUsd": x | null}],
         "open": [{"kind": "failed" | "review" | "kept-worktree" | "usage-limit" | "config" | "paused"
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 VERSION = 1
 LIMIT = 4 << 20
+RECENT = OPEN = 50  # so many runs and matters an entry holds: the last ones; one that holds as many may lack others
 _BEGIN, _END = b',"projects":{\n', b"\n}}\n"
 _KEEP: Any = object()
 
@@ -97,7 +99,9 @@ def update(
         if project is not None:
             glance["projects"].pop(project, None)
             if entry is not None:
-                glance["projects"][project] = entry
+                opened = entry.get("open")
+                few = {"open": opened[:OPEN]} if isinstance(opened, list) else {}
+                glance["projects"][project] = {**entry, **few}
         if runner is not _KEEP:
             glance["runner"] = runner
         glance["writtenAt"] = now

@@ -17,7 +17,7 @@ from scheduler.core.overdue import Absence, Neglected, missed, sum_up
 from scheduler.core.parse import Config
 from scheduler.core.record import Reason
 from scheduler.core.schedule import GRACE, Skipped, next_occurrence, occurrences, passed
-from scheduler.disk import paths
+from scheduler.disk import glance, paths
 from scheduler.errors import SchedulerError
 from scheduler.execution import git
 from scheduler.store import config, history
@@ -141,12 +141,13 @@ def entry(
         "enabled": enabled,
         "trusted": standing.approved,
         "suspended": standing.suspended,
+        "approved": [approval.digest[:16] for approval in trusted.approvals] if trusted else [],
         "tasks": standing.tasks,
         "active": standing.active,
         "next": [{"task": task, "at": at} for at, task in standing.coming[:COMING]],
         "running": running,
-        "recent": [_recent(r) for r in recent if r["status"] not in ("running", "skipped")][-50:],
-        "open": [*_held(root, known, standing, enabled), *broken, *open_matters(root, recent)][:20],
+        "recent": [_recent(r) for r in recent if r["status"] not in ("running", "skipped")][-glance.RECENT :],
+        "open": [*_held(root, known, standing, enabled), *broken, *open_matters(root, runs, now)],
         "due": [at for at in standing.due if not _is_quiet(known, at)] if enabled else [],
         "overdue": overdue
         and {"due": overdue.due, "ran": overdue.ran, "since": overdue.since.timestamp(), "cause": overdue.cause},
@@ -222,9 +223,10 @@ def recent_runs(root: str) -> list[dict[str, Any]]:
     return history.fold(history.read_tail(paths.history_file(root), TAIL))
 
 
-def open_matters(root: str, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What waits for a person: tasks whose last run failed, branches to review, worktrees that stand though the run is
-    over."""
+def open_matters(root: str, runs: Sequence[dict[str, Any]], now: datetime) -> list[dict[str, Any]]:
+    """What waits for a person, newest first: tasks whose last run failed of late; however long ago, branches to review
+    and worktrees that stand though the run is over."""
+    late = (now - RECENT).timestamp()
     last: dict[str, dict[str, Any]] = {}
     for run in runs:
         if run["status"] not in ("running", "skipped"):
@@ -233,7 +235,7 @@ def open_matters(root: str, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     found = []
     for run in reversed(runs):
         about = {"run": run["id"][:8], "task": run["taskId"], "at": _ended(run)}
-        if run["status"] in _FAILED and last.get(run["taskId"]) is run:
+        if run["status"] in _FAILED and last.get(run["taskId"]) is run and about["at"] > late:
             loud = run.get("reason") if run.get("reason") in _LOUD else None
             found.append({"kind": "failed", **about, "work": bool(run.get("discardedRef")), "loud": loud})
         elif run["status"] == "success" and run.get("worktreeBranch") in unmerged:

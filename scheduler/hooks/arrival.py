@@ -40,14 +40,16 @@ def answer(event: dict[str, Any], env: Mapping[str, str], now: float) -> dict[st
 def _enabled(
     event: Mapping[str, Any], env: Mapping[str, str], now: float, paths: Paths, project: str, known: Mapping[str, Any]
 ) -> dict[str, Any] | None:
-    entry = known["projects"][project]
     before = seen.load(paths, project)
     after = dict(before)
     off = switch.look(paths.off_switch, now)
     runner, update = _see_to_runner(paths, env, known, after, now) if off is None else ("off", "")
+    entry = _as_it_is(known["projects"][project], project, runner)
     runs = [run for run in greeting.recent(entry) if run["run"] not in seen.shown(before)]
-    lines = [greeting.news(runs, greeting.number(before, "at"), now)]
-    if event.get("source") in ("clear", "compact"):  # the session goes on: only what is new
+    more = len(runs) >= glance.RECENT  # and none of them was told of: there may have been others before
+    lines = [greeting.news(runs, greeting.number(before, "at"), now, more=more)]
+    goes_on = event.get("source") in ("clear", "compact")
+    if goes_on:  # only what is new
         lines += greeting.matters(entry, now) if lines[0] else []
     else:
         left = greeting.reminder(greeting.number(before, "waiting"), greeting.number(before, "reminded"), now)
@@ -56,10 +58,11 @@ def _enabled(
         if off is None or greeting.is_suspended(entry):
             first.append(greeting.state(entry, runner, now))
         lines = [*first, late, *lines, update, *greeting.matters(entry, now), left]
-        after.pop("waiting", None)
-    lines = [line for line in lines if line][: greeting.LINES]
+    lines = greeting.fit([line for line in lines if line])
     if not env.get("CLAUDE_CODE_ENTRYPOINT", "").startswith("sdk"):  # with -p nobody sees it
         after.update(at=now, shown=[run["run"] for run in greeting.recent(entry)])
+        if not goes_on:
+            after.pop("waiting", None)
     if after != before:
         seen.save(paths, project, after, before)
     if not entry.get("active") and len(lines) < 2 and not greeting.is_suspended(entry):
@@ -67,6 +70,18 @@ def _enabled(
     context = greeting.context(entry, runs, now, off=off is not None)
     reply: dict[str, Any] = {"hookSpecificOutput": {"hookEventName": "SessionStart", "additionalContext": context}}
     return {"systemMessage": "\n".join(lines), **reply} if lines else reply
+
+
+def _as_it_is(entry: Mapping[str, Any], project: str, runner: str) -> Mapping[str, Any]:
+    """The entry; where no runner has looked of late, suspended if the config on disk is none that was approved."""
+    approved = entry.get("approved")
+    if runner == "alive" or greeting.is_suspended(entry) or not isinstance(approved, list):
+        return entry
+    try:
+        found = tasks.digest(project)[:16]
+    except (OSError, ValueError):
+        return {**entry, "suspended": "its config cannot be read"}
+    return entry if found in approved else {**entry, "trusted": False}
 
 
 def _see_to_runner(

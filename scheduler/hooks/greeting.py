@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 
-from scheduler.disk import paths
+from scheduler.disk import glance, paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ LINES = 6
 WORDS = 60
 TAG = "[claude-scheduler]"
 LATE = 90  # s: what came due and is younger may be under way
+_REACH = 7 * 86400  # s: a glance knows of no run that ended earlier
 _DUE = 10  # so many moments a glance holds at most
 _WHY = {
     "no-runner": "no runner was at work",
@@ -108,21 +109,25 @@ def is_suspended(entry: Mapping[str, Any]) -> bool:
     return not entry.get("trusted") or bool(entry.get("suspended"))
 
 
-def news(runs: Items, since: float, now: float) -> str:
-    """What ran, as a line; empty where nothing did."""
-    if not runs:
-        return ""
+def fit(lines: list[str]) -> list[str]:
+    """At most LINES: what does not fit shares the last one, each with its first sentence."""
+    if len(lines) <= LINES:
+        return lines
+    rest = [line.partition(". ")[0].rstrip(".") for line in lines[LINES - 1 :]]
+    return [*lines[: LINES - 1], f"{'; '.join(rest)}. /scheduler:status"]
+
+
+def news(runs: Items, since: float, now: float, *, more: bool = False) -> str:
+    """What ran, as a line; empty where nothing did. `more`: these are the last of them."""
+    plus = "+" if more else ""
     good = [run for run in runs if run.get("status") == "success"]
     bad = [run for run in runs if run.get("status") in ("failure", "timeout")]
-    parts = []
-    if good:
-        parts.append(f"{_count(len(good), 'run')} ok ({_names(good)})")
-    if bad:
-        parts.append(f"{len(bad)} failed ({_names(bad)})")
+    parts = [f"{len(good)}{plus} {'run' if len(good) == 1 else 'runs'} ok ({_names(good)})"] if good else []
+    parts += [f"{len(bad)}{plus} failed ({_names(bad)})"] if bad else []
     cost = sum(number(run, "costUsd") for run in runs)
     if cost >= 0.005:
-        parts.append(f"${cost:.2f}")
-    start = f"Since {moment(since, now)}" if since else "Lately"
+        parts.append(f"${cost:.2f}{plus}")
+    start = f"Since {moment(since, now)}" if since and now - since < _REACH else "Lately"
     return f"{start}: {', '.join(parts)}" if good or bad else ""
 
 
@@ -148,7 +153,7 @@ def matters(entry: Mapping[str, Any], now: float) -> list[str]:
         lines.append(f"Failed: {_runs(failed)}. Why: /scheduler:logs {task}{keep}")
     review = by_kind.get("review")
     if review:
-        lines.append(f"To review: {_count(len(review), 'branch', 'branches')}, {_runs(review)}. /scheduler:status")
+        lines.append(f"To review: {_branches(entry, review)}, {_runs(review)}. /scheduler:status")
     return [*alarms, *_held(_items(entry, "open"), now), *lines, *_rest(entry, by_kind)]
 
 
@@ -210,7 +215,7 @@ def context(entry: Mapping[str, Any], runs: Items, now: float, *, off: bool = Fa
         said.append(f"Held back at present: {', '.join(held)}.")
     review = [item for item in _items(entry, "open") if item.get("kind") == "review"]
     if review:
-        said.append(f"{_count(len(review), 'branch', 'branches')} of finished runs not merged yet.")
+        said.append(f"{_branches(entry, review)} of finished runs not merged yet.")
     said.append("The user sees more with /scheduler:status.")
     return " ".join(" ".join(said).split()[:WORDS])
 
@@ -280,6 +285,11 @@ def _runs(items: Iterable[Mapping[str, Any]]) -> str:
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _branches(entry: Mapping[str, Any], review: Items) -> str:
+    full = len(_items(entry, "open")) >= glance.OPEN
+    return f"{len(review)}+ branches" if full else _count(len(review), "branch", "branches")
 
 
 def _count(count: float, one: str, many: str = "") -> str:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from scheduler.disk import glance, paths
+from scheduler.store.config import read_source
 from tests.hooks import BASE, ROOT, RUN, SESSION, Bed
 
 IN_RUN = {"SCHEDULER_RUN_ID": RUN, "SCHEDULER_TASK_ID": "nightly"}
@@ -304,6 +305,49 @@ def test_what_ran_is_told_once_and_what_needs_a_person_until_it_is_done(bed: Bed
         assert lines(bed.start()) == [on, *needs]
 
 
+def test_more_runs_than_the_glance_holds_are_no_exact_count(bed: Bed) -> None:
+    many = [{**RECENT[0], "run": f"{number:08x}", "costUsd": None} for number in range(50)]
+    bed.enable(recent=many)
+    with bed.runner():
+        assert lines(bed.start())[1] == "Lately: 50+ runs ok (nightly)"
+        bed.enable(recent=[*many[1:], {**many[0], "run": "0a1b2c3d"}])  # one of those told of is still there
+        assert ": 1 run ok (nightly)" in lines(bed.start())[1]
+
+
+def test_nothing_that_needs_a_person_falls_off_a_full_start_line(bed: Bed) -> None:
+    kinds = ("usage-limit", "auth", "credit", "paused")
+    held = [{"kind": kind, "run": None, "task": None, "at": 1.0, "until": None, "by": "x"} for kind in kinds]
+    bed.enable(recent=RECENT, open=[*held, *OPEN])
+    with bed.runner():
+        said = lines(bed.start())
+    assert len(said) == 6
+    assert said[-1].startswith("Paused: this project; Failed: weekly 0a1b2c31; To review: 1 branch, nightly 0a1b2c30.")
+
+
+@pytest.mark.parametrize("change", ["config", "rules", "no config", "back"])
+def test_a_config_that_changed_while_no_runner_looked_is_not_called_on(bed: Bed, change: str) -> None:
+    folder = bed.project / ".omc" / "scheduler"
+    config = folder / "config.json"
+    before = config.read_bytes()
+    digest = read_source(str(bed.project)).digest
+    bed.enable(approved=[digest[:16], "0" * 16])
+    line = "Scheduler: suspended, its config is not the one that was approved. /scheduler:enable shows what changed."
+    if change == "rules":
+        (folder / "rules.md").write_text("obey\n")
+    elif change == "no config":
+        config.unlink()
+        line = "Scheduler: suspended, its config cannot be read. /scheduler:status says more."
+    else:
+        config.write_bytes(before + b"\n")
+    if change == "back":
+        config.write_bytes(before)
+        line = "Scheduler: 2 tasks active; its runner was not running and is being started."
+    reply = bed.start()
+    assert lines(reply) == [line]
+    assert ("they are suspended" in reply["hookSpecificOutput"]["additionalContext"]) == (change != "back")
+    bed.started()
+
+
 @pytest.mark.parametrize("source", ["clear", "compact"])
 def test_a_session_that_goes_on_hears_only_news_but_the_model_its_context(bed: Bed, source: str) -> None:
     bed.enable(recent=RECENT[:1])
@@ -488,6 +532,7 @@ def test_a_reminder_where_nobody_will_run_the_tasks_once_a_day_and_again_at_the_
     assert bed.end() is None
     bed.enable()
     with bed.runner():
+        bed.start(env={"CLAUDE_CODE_ENTRYPOINT": "sdk-cli"})  # nobody sees what is said with -p
         assert re.fullmatch(r"When you left \(\d\d:\d\d\), 2 tasks had nobody to run them\.", lines(bed.start())[1])
         assert lines(bed.start()) == ["Scheduler: on, 2 tasks active"]
 
@@ -552,7 +597,7 @@ STANDARD = {
     "os",
     "posixpath",
 }
-STANDARD |= {"select", "stat", "time", "_socket"}
+STANDARD |= {"select", "stat", "time", "_socket", "_sha256", "_sha2"}
 
 
 @pytest.mark.parametrize(
@@ -565,7 +610,7 @@ STANDARD |= {"select", "stat", "time", "_socket"}
 )
 @pytest.mark.parametrize("alive", [True, False])
 def test_a_hook_imports_nothing_but_this(bed: Bed, hook: str, allowed: set[str], alive: bool) -> None:
-    bed.enable(recent=RECENT, open=OPEN)
+    bed.enable(recent=RECENT, open=OPEN, approved=[])
     event = bed.write_event(bed.project / "a.txt", source="startup", reason="other")
     script = ROOT / "scheduler" / "hooks" / f"{hook}.py"
 

@@ -18,9 +18,10 @@ from typing import Any
 import pytest
 
 from scheduler.disk import paths as places
+from scheduler.execution import overview
 from scheduler.runner import control
 from scheduler.store import trust
-from scheduler.store.state import State
+from scheduler.store.state import Known, State
 from tests.command import Command
 from tests.rig import Rig, rig, shell_task, soon, wait_until
 
@@ -260,6 +261,12 @@ def test_the_glance_tells_what_the_hooks_need(own: Rig) -> None:
 
     entry = wait_until(look)
     assert {m["kind"] for m in entry["open"]} == {"failed", "review"}
+    # A branch waits for its review however long; that a task failed is news of a week.
+    trusted = trust.read(own.paths)[str(own.project)]
+    assert entry["approved"] == [approval.digest[:16] for approval in trusted.approvals] != []
+    later = datetime.now(timezone.utc) + timedelta(days=30)
+    old = overview.entry(str(own.project), trusted, Known({}), 0, later)
+    assert ([m["kind"] for m in old["open"]], old["recent"]) == (["review"], [])
     assert (entry["enabled"], entry["trusted"], entry["tasks"], entry["active"]) == (True, True, 2, 2)
     # A branch that a person merges with git itself waits for nobody any more.
     own.git("merge", "-q", next(r["worktreeBranch"] for r in own.records() if r["taskId"] == "job" and "commit" in r))

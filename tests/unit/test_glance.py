@@ -23,6 +23,12 @@ ENTRY: dict[str, Any] = {
 }
 
 
+def test_it_holds_only_so_many_matters(path: Path) -> None:
+    glance.update(path, "/p", {**ENTRY, "open": ENTRY["open"] * 60})
+    found = glance.read(path)
+    assert found is not None and len(found["projects"]["/p"]["open"]) == glance.OPEN
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "state" / "glance.json"

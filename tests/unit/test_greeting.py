@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scheduler.disk import glance
 from scheduler.hooks import greeting
 
 NOW = time.mktime((2026, 11, 23, 16, 0, 0, 0, 0, -1))  # a Monday
@@ -173,3 +174,24 @@ def test_a_run_that_changed_what_it_must_not_is_told_first_and_loudly() -> None:
         "CHANGED WHAT DECIDES OVER RUNS: task-3 00000003. /scheduler:status",
     ]
     assert "task-2" not in "".join(lines[2:]) and any("Failed: task-1" in line for line in lines)
+
+
+def test_where_more_happened_than_a_glance_holds_the_counts_say_so() -> None:
+    runs = [item(n, status="success", costUsd=0.5, task="job") for n in range(glance.RECENT)]
+    assert greeting.news(runs, NOW - HOUR, NOW, more=True) == "Since 15:00: 50+ runs ok (job), $25.00+"
+    assert greeting.news(runs, NOW - 8 * DAY, NOW) == "Lately: 50 runs ok (job), $25.00"
+    entry = {**ENTRY, "open": [item(n, kind="review", task="job") for n in range(glance.OPEN)]}
+    assert greeting.matters(entry, NOW)[0].startswith("To review: 50+ branches, job 00000000")
+    assert "50+ branches of finished runs" in greeting.context(entry, [], NOW)
+
+
+def test_what_does_not_fit_into_six_lines_shares_the_last_one() -> None:
+    lines = [f"line {number}" for number in range(5)]
+    assert greeting.fit([*lines, "the sixth"]) == [*lines, "the sixth"]
+    failed = "Failed: job 00000001. Why: /scheduler:logs job. Keep its work: /scheduler:adopt 00000001"
+    left = greeting.reminder(2, NOW - HOUR, NOW)
+    assert greeting.fit([*lines, failed, "To review: 1 branch, job 00000002. /scheduler:status", left]) == [
+        *lines,
+        "Failed: job 00000001; To review: 1 branch, job 00000002; When you left (15:00), 2 tasks had nobody to run "
+        "them. /scheduler:status",
+    ]
