@@ -53,7 +53,15 @@ def adopt(project: Project, run_id: str, branch: str) -> str:
         raise SchedulerError(f"nothing is kept of run {run_id}", "it left no work, or was discarded")
     if git.resolve(project, f"refs/heads/{branch}") is not None:
         raise SchedulerError(f"there is a branch {branch} already", "give another name with --branch")
-    git.run(project.checkout, "update-ref", "--end-of-options", f"refs/heads/{branch}", commit, "0" * len(commit))
+    git.run(
+        project.checkout,
+        "update-ref",
+        "--no-deref",
+        "--end-of-options",
+        f"refs/heads/{branch}",
+        commit,
+        "0" * len(commit),
+    )
     return commit
 
 
@@ -69,7 +77,7 @@ def discard(project: Project, run_id: str, branch: str | None) -> bool:
         found = True
     commit = git.resolve(project, DISCARDED + run_id)
     if commit is not None:
-        git.run(project.checkout, "update-ref", "-d", "--end-of-options", DISCARDED + run_id, commit)
+        git.run(project.checkout, "update-ref", "--no-deref", "-d", "--end-of-options", DISCARDED + run_id, commit)
         found = True
     return found
 

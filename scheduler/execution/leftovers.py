@@ -159,4 +159,4 @@ def remove(left: Left, project: Project | None) -> None:
         if git.resolve(project, f"refs/heads/{left.what}") == left.tip:
             git.run(project.checkout, "branch", "-d", "--quiet", "--end-of-options", left.what)
     else:
-        git.run(project.checkout, "update-ref", "-d", "--end-of-options", left.what, left.tip)
+        git.run(project.checkout, "update-ref", "--no-deref", "-d", "--end-of-options", left.what, left.tip)

@@ -86,7 +86,10 @@ def rollback(tree: Worktree, run_id: str, message: str) -> Rollback:
         with locked(tree.lock):
             tip = git.resolve(tree.project, tree.ref)
             remove_held(tree)
-            gone = tip is None or drop_branch(tree, tip)
+            if tip is not None:
+                gone = drop_branch(tree, tip)
+            else:  # it may stand for a branch that is not there, which git complains of
+                gone = git.points_to(tree.project, tree.ref) is None or drop_branch(tree)
     except (SchedulerError, OSError) as error:
         return Rollback(kept, commit, (_said(error),))
     return Rollback(kept, commit, () if gone else (f"the branch {tree.branch} could not be removed",))
@@ -163,7 +166,9 @@ def _save(tree: Worktree, ref: str, message: str) -> tuple[str | None, list[str]
             unsaved += unpublished(tree, read_diff(changed).repositories)
     if commit is not None:
         old = saved or "0" * len(commit)
-        git.run(tree.project.checkout, "update-ref", "--end-of-options", ref, commit, old, settings=DURABLE)
+        git.run(
+            tree.project.checkout, "update-ref", "--no-deref", "--end-of-options", ref, commit, old, settings=DURABLE
+        )
     if tree.stands and (tree.path / ".git").is_dir():
         unsaved.append("the worktree was made a repository of its own")
     return commit or saved, unsaved

@@ -105,7 +105,7 @@ def furnish_held(tree: Worktree) -> None:
 
 def make_branch_held(tree: Worktree) -> None:
     """Make the branch at its base; for who holds the repository's lock."""
-    command = ("update-ref", "--end-of-options", tree.ref, tree.base, "0" * len(tree.base))
+    command = ("update-ref", "--no-deref", "--end-of-options", tree.ref, tree.base, "0" * len(tree.base))
     done = git.run(tree.project.checkout, *command, check=False)
     if done.returncode < 0:
         clear_locks(tree)
@@ -249,11 +249,11 @@ def remove_held(tree: Worktree) -> None:
             admin.parent.rmdir()
 
 
-def drop_branch(tree: Worktree, tip: str) -> bool:
+def drop_branch(tree: Worktree, *tip: str) -> bool:
     """Delete the run's branch if it still points to `tip`; whether it is gone now. What git noted on it goes too."""
     draft = _draft(tree)
     draft.mkdir(exist_ok=True)
-    command = ("update-ref", "-d", "--end-of-options", tree.ref, tip)
+    command = ("update-ref", "--no-deref", "-d", "--end-of-options", tree.ref, *tip)
     done = git.run(tree.project.checkout, *command, check=False)
     if done.returncode < 0:
         clear_locks(tree)

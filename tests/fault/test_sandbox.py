@@ -96,6 +96,21 @@ def test_what_a_run_must_not_touch_it_cannot(own: Rig) -> None:
     assert not (own.home / "evil").exists() and os.listdir(own.home / ".claude") == []
 
 
+@pytest.mark.parametrize("end", ["true", "echo work > made", "echo work > made; exit 1"])
+def test_a_branch_of_its_own_that_stands_for_another_does_not_have_us_delete_that(own: Rig, end: str) -> None:
+    """F22: its own branch a run may write, so it can make it another name of the user's."""
+    stand_in = 'echo "ref: refs/heads/main" > "$(git rev-parse --git-common-dir)/$(git symbolic-ref HEAD)"'
+    own.enable(boxed("sly", f"{stand_in}; {end}"))
+    own.start()
+    before = fingerprint(own.project)
+    record = own.run_to_end("sly")
+    assert record["status"] == "failure", record
+    assert changed(before, fingerprint(own.project)) == set() and branches(own.project) == []
+    if "made" in end:
+        assert discarded_tree(own.project, record)["made"][1] == b"work\n"
+    nothing_left(own)
+
+
 def test_the_task_names_what_else_it_may_write_to(own: Rig) -> None:
     cache = own.home / "cache"
     cache.mkdir()

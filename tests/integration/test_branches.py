@@ -8,6 +8,7 @@ import pytest
 
 from scheduler.errors import SchedulerError
 from scheduler.execution import branches, git, work, worktree
+from scheduler.execution.git import Project
 from scheduler.execution.refs import DISCARDED
 from scheduler.execution.rollback import rollback
 from scheduler.execution.worktree import Worktree
@@ -79,6 +80,13 @@ def test_discarding_drops_branch_and_ref_for_good(root: Path, undone: Worktree, 
         assert branches.discard(undone.project, RUN, tree.branch)
         assert repos.discarded(root) == [] and repos.branches(root) == ["main"]
         assert not branches.discard(undone.project, RUN, tree.branch)
+
+
+def test_a_private_ref_that_stands_for_a_branch_does_not_take_it_along(root: Path) -> None:
+    repos.git("symbolic-ref", DISCARDED + RUN, "refs/heads/main", cwd=root)
+    with repos.untouched(root):
+        assert branches.discard(Project(root, root / ".git", git.environment(os.environ)), RUN, None)
+    assert repos.discarded(root) == []
 
 
 def test_a_branch_that_somebody_is_on_is_not_discarded(root: Path, tree: Worktree) -> None:

@@ -131,6 +131,10 @@ def undo_with_branch(tree: Worktree, name: str) -> Rollback:
         ["pack-refs", "--all"],
         ["checkout", "-q", "--orphan", "fresh-start"],
         ["worktree", "lock", "."],
+        ["symbolic-ref", "refs/heads/BRANCH", "refs/heads/main"],
+        ["symbolic-ref", "refs/heads/BRANCH", "refs/heads/nowhere"],
+        ["symbolic-ref", REF, "refs/heads/main"],
+        ["symbolic-ref", REF, "refs/heads/nowhere"],
     ],
 )
 def test_whatever_the_agent_did_to_its_branch(root: Path, tree: Worktree, command: list[str]) -> None:
