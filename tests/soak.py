@@ -12,7 +12,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -24,7 +24,7 @@ from scheduler.errors import SchedulerError
 from scheduler.execution import process
 from scheduler.runner import control
 from scheduler.store import history
-from scheduler.store.state import State
+from scheduler.store.state import State, TaskState
 from tests import repos
 from tests.bench import figures
 from tests.build import Clock, spawn
@@ -233,10 +233,10 @@ class Soak:
         all handled till then, so that it is known to the second what was in force when."""
         if self.clock() < self._latest:
             return  # after a jump back: it is not told here which moments come for the second time
-        now = self.still()
         root = self.chance.choice(self.roots)
         listed = self.tasks[root]
-        changed, gone, off = self.chance.sample(range(len(listed)), 3)
+        changed, gone, off = chosen = self.chance.sample(range(len(listed)), 3)
+        now = self.still([(str(root), listed[index]["id"]) for index in chosen])
         for index in (changed, gone, off):
             life = self.lives[(str(root), listed[index]["id"])][-1]
             life.until = life.until or now
@@ -284,20 +284,25 @@ class Soak:
 
     # Its course
 
-    def still(self) -> datetime:
-        """Stop the clock, and wait until the runner has dealt with all that came before; the moment."""
+    def still(self, keys: Collection[tuple[str, str]]) -> datetime:
+        """Stop the clock, and wait until the runner has dealt with all that came before of these tasks; the moment."""
         self.clock.set(now := self.clock() + timedelta(seconds=2), 0)
 
         def handled() -> bool:
             self.runner()
-            with contextlib.suppress(SchedulerError):
-                told = control.request(self.own.paths, {"verb": "status"})
-                coming = [] if told is None else told["next"]
-                return told is not None and not told["suspended"] and bool(coming) and _when(coming[0]) > now
-            return False
+            with contextlib.closing(State(self.own.paths.state_db, now)) as state:
+                known = {root: state.tasks(root) for root in {root for root, _ in keys}}
+            return not any(self._waits(known[root].get(task), (root, task), now) for root, task in keys)
 
-        wait_until(handled, what=f"for the runner to deal with all until {now}\n{self.own.log()[-2000:]}")
+        wait_until(handled, 300, f"for the runner to deal with all until {now}\n{self.own.log()[-2000:]}")
         return now
+
+    def _waits(self, known: TaskState | None, key: tuple[str, str], now: datetime) -> bool:
+        """Whether an occurrence of the task that is in force has come, and is not dealt with."""
+        life = self.lives[key][-1]
+        if life.until is not None or known is None:
+            return False
+        return Life(life.trigger, max(life.since, known.handled_until)).occurrences(now) > 0
 
     def run(self) -> Sums:
         """All of it."""
@@ -323,7 +328,7 @@ class Soak:
             if not any(name == "runner" for _, name in timetable):
                 self._measure()
             time.sleep(LOOK)
-        self.end = self.still()
+        self.end = self.still(self.lives.keys())
         wait_until(lambda: not self._rows(), 1200, "for what is queued")
         self.own.stop(at_once=False)
         self.pid = spawn(self.own, clock=self.clock)  # which looks again at what had to stay on a full disk
@@ -413,10 +418,6 @@ class Soak:
 
 #: Ends in which the agent may have begun or not.
 UNSURE = {"crashed", "cancelled", "worktree-failed", "signal", "exit-code"}
-
-
-def _when(coming: Mapping[str, Any]) -> datetime:
-    return datetime.fromisoformat(coming["at"])
 
 
 @contextlib.contextmanager
