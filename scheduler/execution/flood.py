@@ -24,6 +24,13 @@ OVERLAP = 1 << 16
 _SMALL = 4096
 
 
+class Gap(NamedTuple):
+    """How many bytes are left out, and the last whole lines of them, for a redaction to see."""
+
+    size: int
+    before: bytes
+
+
 class _Piece(NamedTuple):
     number: int
     data: bytes
@@ -32,21 +39,19 @@ class _Piece(NamedTuple):
 
 @dataclass
 class _Stream:
-    room: int  # for what passes at once
+    room: int  # for the beginning
+    begun: deque[_Piece] = field(default_factory=deque)  # the rest of the beginning, where it comes late
     held: deque[_Piece] = field(default_factory=deque)
     cost: int = 0
     dropped: int = 0
     before: bytes = b""  # the last of what was dropped
 
-    def hold(self, piece: _Piece) -> None:
-        self.cost += piece.cost
-        last = self.held[-1] if self.held else None
-        if last is not None and last.number == piece.number - 1 and len(last.data) < _SMALL:
-            self.held.pop()
-            piece = _Piece(piece.number, last.data + piece.data, last.cost + piece.cost)
+    def take(self, piece: _Piece) -> None:
+        if self.room > 0:
+            self.room -= piece.cost
+            _put(self.begun, piece)
         else:
-            self.cost += PIECE_COST
-        self.held.append(piece)
+            self.cost += piece.cost + PIECE_COST * _put(self.held, piece)
 
     def drop(self) -> None:
         gone = self.held.popleft()
@@ -68,6 +73,25 @@ class _Stream:
             return
         self.before += b"\n"
 
+    def gap(self) -> Gap | None:
+        """What is left out before the piece that comes next, once."""
+        if self.begun or not self.dropped:
+            return None
+        self.begin_at_a_line()
+        found = Gap(self.dropped, self.before)
+        self.dropped, self.before = 0, b""
+        return found
+
+
+def _put(pieces: deque[_Piece], piece: _Piece) -> bool:
+    """Add a piece; whether it is one more, and not part of the last."""
+    last = pieces[-1] if pieces else None
+    if last is None or last.number != piece.number - 1 or len(last.data) >= _SMALL:
+        pieces.append(piece)
+        return True
+    pieces[-1] = _Piece(piece.number, last.data + piece.data, last.cost + piece.cost)
+    return False
+
 
 class Flood:
     """The streams of one process. `head` and `tail`: bytes of a log that beginning and end of each may take. Once one
@@ -88,25 +112,16 @@ class Flood:
             self._holding = stream.room <= 0
             return True
         self._count += 1
-        stream.hold(_Piece(self._count, data, cost))
-        most = self._tail + max(stream.room, 0)
-        while len(stream.held) > 1 and stream.cost - stream.held[0].cost >= most:
+        stream.take(_Piece(self._count, data, cost))
+        while len(stream.held) > 1 and stream.cost - stream.held[0].cost >= self._tail:
             stream.drop()
         return False
 
-    def gaps(self) -> list[tuple[str, int, bytes]]:
-        """At the end: of each stream of which something is left out how many bytes, and the last whole lines of that,
-        for a redaction to see."""
-        found = []
-        for name, stream in self._streams.items():
-            if stream.dropped:
-                stream.begin_at_a_line()
-                found.append((name, stream.dropped, stream.before))
-                stream.dropped, stream.before = 0, b""
-        return found
-
-    def pieces(self) -> Iterator[tuple[str, bytes]]:
-        """What was held, in the order in which it came, once."""
-        while left := [(stream.held[0].number, name) for name, stream in self._streams.items() if stream.held]:
+    def pieces(self) -> Iterator[tuple[str, Gap | None, bytes]]:
+        """At the end: what was held, once, in the order in which it came: pieces, and what is left out before one."""
+        while left := [(queue[0].number, name) for name, stream in self._streams.items()
+                       if (queue := stream.begun or stream.held)]:  # fmt: skip
             name = min(left)[1]
-            yield name, self._streams[name].held.popleft().data
+            stream = self._streams[name]
+            gap = stream.gap()
+            yield name, gap, b"" if gap else (stream.begun or stream.held).popleft().data

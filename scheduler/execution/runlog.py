@@ -72,10 +72,11 @@ class RunLog:
     def _held(self) -> Iterator[None]:
         if self._flood is None:
             return
-        for gap in self._flood.gaps():
-            self._skip(*gap)
-        for name, piece in self._flood.pieces():
-            self._take(self._joint.feed(name, piece))
+        for name, gap, piece in self._flood.pieces():
+            if gap is None:
+                self._take(self._joint.feed(name, piece))
+            else:
+                self._skip(name, *gap)
             yield
 
     def _skip(self, name: str, count: int, before: bytes) -> None:
