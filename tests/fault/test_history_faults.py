@@ -431,17 +431,23 @@ def measured(argv: list[str], cwd: Path, env: dict[str, str]) -> tuple[float, in
 def test_a_history_of_a_gigabyte_costs_status_nothing(tmp_path: Path, home: Path, repo: Path) -> None:
     """A9: only its end is read."""
     cli = Command(repo, environment(home, tmp_path / "state"))
+    cli("add", "A", "--id", "a", "--every", "1h", "--shell", "true")
+    cli("enable", "--yes", "--no-start")
     argv = [sys.executable, "-I", str(PACKAGE), "status"]
     measured(argv, repo, cli.env)
     time_before, memory_before = measured(argv, repo, cli.env)
     own = Path(paths.history_file(str(repo)))
-    own.parent.mkdir(parents=True)
+    own.parent.mkdir(parents=True, exist_ok=True)
+    ids = [f"{number:08x}-6d0f-4c3e-9a54-2f7f5d1f8a11" for number in range(2000)]
+    ended = record(project=str(repo), status=Status.SUCCESS, completed_at=NOW, output="x" * 300)
+    lines = [history.to_line(ended.evolve(id=run).to_json()) for run in ids]
     with own.open("wb") as file:
         file.truncate(1 << 30)
         file.seek(0, os.SEEK_END)
-        file.write(b"\n" + b"".join(line(f"{number:08x}-6d0f-4c3e-9a54-2f7f5d1f8a11", 300) for number in range(2000)))
+        file.write(b"\n" + b"".join(lines))
     time_after, memory_after = measured(argv, repo, cli.env)
     assert memory_after - memory_before < 30_000 and time_after - time_before < 2
+    assert "success" in cli("status").out  # it did look there
 
 
 def test_killed_while_the_index_is_built(tmp_path: Path, where: Paths) -> None:
