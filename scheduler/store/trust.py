@@ -7,6 +7,7 @@ stored with their text, so that going back to an approved content needs no new a
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -83,10 +84,13 @@ def read(paths: Paths) -> dict[str, Project]:
     """Every project the user decided about, by real path. CorruptFile when the store is none; it is left as it is."""
     path = paths.trust
     try:
-        found = rights.exposed(path)
+        # Also where there is no store yet: what is written there next would be theirs to read and replace.
+        found = rights.exposed(path if os.path.exists(path) else paths.state)
         if found is not None:
             place, why = found
-            raise SchedulerError(f"{place} {why}", f"look at it, then run: chmod go-rwx '{place}'")
+            yours = os.stat(place).st_uid == os.getuid()
+            hint = f"run: chmod go-rwx '{place}'" if yours else "move it away"
+            raise SchedulerError(f"{place} {why}", f"look at it, then {hint}")
         raw = json.loads(files.read_bounded(path, LIMIT))
         return {root: _project(root, entry) for root, entry in raw["projects"].items()}
     except FileNotFoundError:

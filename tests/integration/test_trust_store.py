@@ -87,6 +87,21 @@ def test_a_store_that_others_can_write_is_refused(where: Paths) -> None:
         trust.read(where)
 
 
+def test_a_folder_that_others_can_write_gets_no_store(where: Paths) -> None:
+    """A7: not even the first one, though there is nothing yet that they could have written."""
+    os.mkdir(where.state)
+    os.chmod(where.state, 0o777)
+    for place in (where.state, f"{where.state}-link"):
+        if place != where.state:
+            os.symlink(where.state, place)
+        linked = Paths({"HOME": os.path.dirname(place), "SCHEDULER_HOME": place})
+        with pytest.raises(SchedulerError, match="writable by everybody") as told:
+            trust.read(linked)
+        assert told.value.hint == f"look at it, then run: chmod go-rwx '{place}'"
+    os.chmod(where.state, 0o700)
+    assert trust.read(where) == {}
+
+
 def test_enabled_is_only_what_says_true(where: Paths) -> None:
     trust.write(where, {"/p": project()})
     raw = json.loads(Path(where.trust).read_text())
