@@ -19,7 +19,7 @@ from scheduler.core.shapes import Span
 MIN_LENGTH = 8
 KIND = "known"
 _CHUNK = 16
-_PART = 4  # characters of base64 at the edge of a line that are known for a part of a secret
+_PART = 5  # characters of base64 at the edge of a line that are known for a part of a secret
 _FULL_LINE = re.compile(r"\n(?<=[A-Za-z0-9+/_-]{40}\n)[ \t]{0,32}")
 _COMMON_FIRST = " etaoinsrhldcumfpgwybv_-k./=:,\"'()0123456789xETAOINSRHLDCUMFPGWYBVjqzKXJQZ"
 
