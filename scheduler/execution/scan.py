@@ -1,4 +1,4 @@
-"""Whether the work of a run brings a secret into the repository: in a line, a binary file, a file's name or a message.
+"""Whether the work of a run brings a secret into the repository: in a line, a binary file, a file's name, a message or an author.
 
 What was in the repository before the run is not new, wherever it stood there, and what is taken away is not brought.
 """
@@ -114,11 +114,21 @@ def _in_names(project: Project, base: str, changed: list[_Change], redactor: Red
 
 
 def _in_messages(project: Project, base: str, tip: str, redactor: Redactor) -> Iterator[Found]:
-    told = git.run(project.checkout, "log", "--format=%h%x00%B%x00", f"{base}..{tip}", "--", timeout=git.LONG).stdout
-    parts = git.fields(told)
-    for name, message in zip(parts[::2], parts[1::2], strict=False):
+    for name, people, message in _log(project, f"{base}..{tip}"):
         for kind, text in _hits(redactor.find, plain(message)):
-            yield Found(f"the message of commit {name.strip()}", kind, text)
+            yield Found(f"the message of commit {name}", kind, text)
+        for kind, text in _hits(redactor.find, plain(people)):
+            if not any(text in plain(before) for _, before, _ in _log(project, base)):
+                yield Found(f"the author of commit {name}", kind, text)
+
+
+def _log(project: Project, revisions: str) -> Iterator[tuple[str, str, str]]:
+    """Of each commit its name, who made it, and its message."""
+    form = "--format=%h%x00%an <%ae>%n%cn <%ce>%x00%B%x00"
+    told = git.run(project.checkout, "log", form, revisions, "--", timeout=git.LONG).stdout
+    parts = [os.fsdecode(part) for part in told.split(b"\0")[:-1]]  # a message may be empty
+    for name, people, message in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
+        yield name.strip(), people, message
 
 
 def _hits(find: Callable[[str], list[tuple[str, int, int]]], text: str) -> list[tuple[str, str]]:

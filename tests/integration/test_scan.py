@@ -1,4 +1,4 @@
-"""What counts as a secret that a run brought in: in lines, binary files, names and messages, of any of its commits."""
+"""What counts as a secret that a run brought in: in lines, binary files, names, messages and authors, of any of its commits."""
 
 from __future__ import annotations
 
@@ -87,6 +87,24 @@ def test_in_the_message_of_a_commit_of_the_agents_own(work: Path, git: Git) -> N
     assert (
         kind == "github-token" and path == f"the message of commit {git('log', '-1', '--format=%h', 'HEAD^', cwd=work)}"
     )
+
+
+def test_in_the_message_behind_an_empty_one(work: Path, git: Git) -> None:
+    git("commit", "-q", "--allow-empty", "-m", f"It is {TOKEN}.", cwd=work)
+    for _ in range(2):
+        git("commit", "-q", "--allow-empty", "--allow-empty-message", "-m", "", cwd=work)
+        assert [kind for _, kind in brought(work, git)] == ["github-token"]
+
+
+def test_in_the_name_of_who_made_a_commit(work: Path, git: Git) -> None:
+    (work / "a.txt").write_text("a\n")
+    git("add", "-A", cwd=work)
+    git("-c", f"user.name=An agent {TOKEN}", "commit", "-qm", "a", cwd=work)
+    name = git("log", "-1", "--format=%h", cwd=work)
+    assert brought(work, git) == [(f"the author of commit {name}", "github-token")] * 2
+    (work / "a.txt").write_text("b\n")
+    git("-c", f"user.name=An agent {TOKEN}", "commit", "-qam", "b", cwd=work)
+    assert brought(work, git, base=name) == []
 
 
 @pytest.mark.parametrize("data", [TOKEN.encode(), NOISE + TOKEN.encode()])
