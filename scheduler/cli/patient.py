@@ -22,6 +22,7 @@ from scheduler.runner import control
 from scheduler.store import config, ownenv, trust
 
 STARTING = 2.0  # seconds that a runner which holds the lock already gets to answer
+ANSWER = 3.0  # seconds for the runner to answer
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def examine(context: Context) -> Patient:
 def _ask(context: Context) -> tuple[dict[str, Any] | None, SchedulerError | None]:
     """The runner's status, or why it could not be asked."""
     try:
-        return control.request(context.paths, {"verb": "status"}, timeout=3), None
+        return control.request(context.paths, {"verb": "status"}, timeout=ANSWER), None
     except SchedulerError as error:
         return None, error
     except (OSError, ValueError) as error:
