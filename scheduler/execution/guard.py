@@ -110,6 +110,7 @@ def look(project: Project, places: Paths) -> Guarded:
     seen.walk(os.path.join(places.claude, "hooks"), "your own hook of the client", personal=True)
     seen.look(places.trust, "the approvals", personal=True)
     seen.look(places.settings, "the scheduler's settings", personal=True)
+    seen.look(places.off_switch, "the off switch", personal=True)
     settings = {path: data for path in _settings_files(project) if isinstance(data := _content(path), bytes)}
     for folder in _hook_folders(project, settings.values()):
         seen.walk(folder, "the git hook")

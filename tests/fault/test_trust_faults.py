@@ -185,6 +185,16 @@ def test_a_tool_call_on_what_decides_is_a_self_edit(own: Rig, place: str, label:
     assert suspension is not None and suspension.changes == (label,)
 
 
+@pytest.mark.parametrize("back", [True, False])
+def test_a_tool_call_on_the_off_switch_is_a_self_edit(own: Rig, back: bool) -> None:
+    """E17: a run has no business to switch anything off, or on again."""
+    command = tool_call(own, own.paths.off_switch, "evil") + (f"; rm {own.paths.off_switch}" if back else "")
+    own.enable(shell_task("sly", command))
+    own.start()
+    record = own.run_to_end("sly")
+    assert record["error"] == "the run changed what decides over it: the off switch", record
+
+
 def test_who_writes_the_approvals_suspends_every_project_whose_entry_that_changed(
     own: Rig, cli: Command, tmp_path: Path
 ) -> None:
