@@ -11,7 +11,7 @@ OVERLAP = 4 * 1024
 _HELD = 4 * LINE_LIMIT
 _LONGEST_ESCAPE = 4200
 _ESCAPE = re.compile(
-    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]{0,4096}(?:\x07|\x1b\\)?|[ -/]*[0-~]?)|\x9b[0-?]*[ -/]*[@-~]"
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b\n]{0,4096}(?:\x07|\x1b\\)?|[ -/]*[0-~]?)|\x9b[0-?]*[ -/]*[@-~]"
 )
 _CONTROL = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
@@ -21,6 +21,11 @@ _CONTROL = re.compile(
 def plain(text: str) -> str:
     """`text` without escape sequences, control, bidirectional and zero-width characters; tabs and newlines stay."""
     return _CONTROL.sub("", _ESCAPE.sub("", text.replace("\r\n", "\n")))
+
+
+def bared(text: str) -> str:
+    """`text` without control characters alone: what an escape sequence would swallow stays, for who searches it."""
+    return _CONTROL.sub("", text.replace("\r\n", "\n"))
 
 
 def visible(text: str) -> str:

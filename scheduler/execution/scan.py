@@ -1,4 +1,4 @@
-"""Whether the work of a run brings a secret into the repository: in a line, a binary file, a file's name, a message or an author.
+"""Whether the work of a run brings a secret into the repository: in a line, a binary file, a name, a message.
 
 What was in the repository before the run is not new, wherever it stood there, and what is taken away is not brought.
 """
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from scheduler.core import format as fmt
-from scheduler.core.plain import plain
+from scheduler.core.plain import bared, plain
 from scheduler.core.redact import Found, Redactor
 from scheduler.execution import branches, git
 from scheduler.execution.git import Project
@@ -27,11 +27,11 @@ _SEARCHED = 100  # secrets that are looked for in what was there before
 def new_secrets(project: Project, base: str, tip: str, redactor: Redactor, notes: list[str]) -> list[Found]:
     """The secrets that the commits from `base` to `tip` bring in, each once; what could not be looked at is a note."""
     each, whole = (
-        plain(branches.patch(project, base, tip, each_commit=each).decode("utf-8", "replace")) for each in (True, False)
+        branches.patch(project, base, tip, each_commit=each).decode("utf-8", "replace") for each in (True, False)
     )
     changed = _changed(project, base, tip)
     found = [
-        *redactor.new_secrets(each, whole),
+        *sorted({one for clean in _readings(each) for one in redactor.new_secrets(clean(each), clean(whole))}),
         *_in_binaries(project, changed, redactor, notes),
         *_in_names(project, base, changed, redactor),
         *_in_messages(project, base, tip, redactor),
@@ -82,7 +82,9 @@ def _in_binaries(project: Project, changed: list[_Change], redactor: Redactor, n
         if 0 < sizes.get(change.new, 0) <= BINARY_LIMIT:
             data = _content(project, change.new)
             find = redactor.find_exact if b"\0" in data else redactor.find
-            before = _readable(_content(project, change.old)) if 0 < sizes.get(change.old, 0) <= BINARY_LIMIT else ""
+            before = (
+                _whole(_readable(_content(project, change.old))) if 0 < sizes.get(change.old, 0) <= BINARY_LIMIT else ""
+            )
             for kind, text in _hits(find, _readable(data)):
                 if text not in before:
                     yield Found(change.path, kind, text)
@@ -101,24 +103,24 @@ def _content(project: Project, name: str) -> bytes:
 
 def _readable(data: bytes) -> str:
     """The bytes as text. Without the NULs, what is ASCII in UTF-16 reads like ASCII."""
-    return plain(data.replace(b"\0", b"").decode("utf-8", "replace"))
+    return data.replace(b"\0", b"").decode("utf-8", "replace")
 
 
 def _in_names(project: Project, base: str, changed: list[_Change], redactor: Redactor) -> Iterator[Found]:
     names = list(dict.fromkeys(change.path for change in changed if change.letter == "A"))
-    found = [Found(name, *hit) for name in names for hit in _hits(redactor.find, plain(name))]
+    found = [Found(name, *hit) for name in names for hit in _hits(redactor.find, name)]
     if found:
         listed = git.run(project.checkout, "ls-tree", "-r", "-z", "--name-only", base, timeout=git.LONG).stdout
-        before = plain("\n".join(git.fields(listed)))
+        before = _whole("\n".join(git.fields(listed)))
         yield from (one for one in found if one.text not in before)
 
 
 def _in_messages(project: Project, base: str, tip: str, redactor: Redactor) -> Iterator[Found]:
     for name, people, message in _log(project, f"{base}..{tip}"):
-        for kind, text in _hits(redactor.find, plain(message)):
+        for kind, text in _hits(redactor.find, message):
             yield Found(f"the message of commit {name}", kind, text)
-        for kind, text in _hits(redactor.find, plain(people)):
-            if not any(text in plain(before) for _, before, _ in _log(project, base)):
+        for kind, text in _hits(redactor.find, people):
+            if not any(text in _whole(before) for _, before, _ in _log(project, base)):
                 yield Found(f"the author of commit {name}", kind, text)
 
 
@@ -131,8 +133,18 @@ def _log(project: Project, revisions: str) -> Iterator[tuple[str, str, str]]:
         yield name.strip(), people, message
 
 
+def _readings(text: str) -> list[Callable[[str], str]]:
+    """How to read a text: as a terminal shows it, and, where that swallows something, without that."""
+    return [plain, bared] if "\x1b" in text or "\x9b" in text else [plain]
+
+
+def _whole(text: str) -> str:
+    return "\n".join(clean(text) for clean in _readings(text))
+
+
 def _hits(find: Callable[[str], list[tuple[str, int, int]]], text: str) -> list[tuple[str, str]]:
-    return [(kind, text[start:end]) for kind, start, end in find(text)]
+    texts = [clean(text) for clean in _readings(text)]
+    return list(dict.fromkeys((kind, one[start:end]) for one in texts for kind, start, end in find(one)))
 
 
 def _stood(project: Project, base: str, text: str) -> bool:

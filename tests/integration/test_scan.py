@@ -1,4 +1,4 @@
-"""What counts as a secret that a run brought in: in lines, binary files, names, messages and authors, of any of its commits."""
+"""What counts as a secret that a run brought in: in lines, binary files, names, messages, of any of its commits."""
 
 from __future__ import annotations
 
@@ -71,6 +71,17 @@ def test_in_a_text_that_its_attributes_hide_from_diffs(work: Path, git: Git) -> 
     assert brought(work, git) == [("made.lock", "password")]
 
 
+@pytest.mark.parametrize("end", ["\n", " ", "\n" * 50])
+@pytest.mark.parametrize("start", ["\x1b]", "\x1bP", "\x1b_", "\x1b", "\x1b["])
+def test_behind_the_beginning_of_an_escape_sequence(work: Path, git: Git, start: str, end: str) -> None:
+    """What a terminal would take for a title is in the file all the same, and so is the next file."""
+    (work / "a.txt").write_text(f"{start}{end}{TOKEN}\n")
+    (work / "b.txt").write_text(f"{KNOWN}\n")
+    commit(work, git, f"{start}{end}{TOKEN}")
+    told = [("a.txt", "github-token"), ("b.txt", "known"), ("the message of commit", "github-token")]
+    assert [(path.rpartition(" ")[0] or path, kind) for path, kind in brought(work, git)] == told
+
+
 def test_in_a_name(work: Path, git: Git) -> None:
     (work / "folder").mkdir()
     (work / "folder" / f"{TOKEN}.txt").write_text("nothing\n")
@@ -101,7 +112,7 @@ def test_in_the_name_of_who_made_a_commit(work: Path, git: Git) -> None:
     git("add", "-A", cwd=work)
     git("-c", f"user.name=An agent {TOKEN}", "commit", "-qm", "a", cwd=work)
     name = git("log", "-1", "--format=%h", cwd=work)
-    assert brought(work, git) == [(f"the author of commit {name}", "github-token")] * 2
+    assert brought(work, git) == [(f"the author of commit {name}", "github-token")]
     (work / "a.txt").write_text("b\n")
     git("-c", f"user.name=An agent {TOKEN}", "commit", "-qam", "b", cwd=work)
     assert brought(work, git, base=name) == []
