@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from scheduler.core.plain import visible
+from scheduler.core.redact import Redactor
 from scheduler.disk import files, paths
 from scheduler.disk.paths import Paths
 from scheduler.errors import SchedulerError
@@ -212,8 +213,14 @@ def _differences(mine: Mapping[str, str], before: Guarded, after: Guarded) -> li
         if label != "the approvals" and isinstance(old, bytes) and isinstance(new, bytes):
             was, now = (visible(data.decode("utf-8", "replace")).split("\n") for data in (old, new))
             lines += difflib.unified_diff(was, now, f"before/{path}", f"after/{path}", lineterm="")
-    cut = [line[:_LONGEST] for line in lines[:_SHOWN]]
-    return cut if len(lines) <= _SHOWN else [*cut, f"… and {len(lines) - _SHOWN} more lines"]
+    return lines
+
+
+def without_secrets(difference: Sequence[str], redactor: Redactor) -> tuple[str, ...]:
+    """As much of a difference as is kept. It is cut afterwards: a secret at that place must be seen whole."""
+    lines = redactor.text("\n".join(difference)).split("\n") if difference else []
+    cut = tuple(line[:_LONGEST] for line in lines[:_SHOWN])
+    return cut if len(lines) <= _SHOWN else (*cut, f"… and {len(lines) - _SHOWN} more lines")
 
 
 def _changed_settings(project: Project, before: bytes, after: bytes) -> list[str]:

@@ -55,7 +55,7 @@ class Watch:
         if not finding.mine:
             return ended
         notes += [_also(ended)] if ended.verdict.status is not Status.SUCCESS else []
-        finding = replace(finding, difference=tuple(map(redactor.text, finding.difference)))
+        finding = replace(finding, difference=guard.without_secrets(finding.difference, redactor))
         notes += await asyncio.to_thread(_suspend, self._shop.paths, record, finding, iso(self._shop.now()))
         return Ended(Verdict(Status.FAILURE, Reason.SELF_EDIT, _said(finding)), ended.exit_code, ended.report)
 

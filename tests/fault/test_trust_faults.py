@@ -22,6 +22,7 @@ from tests.command import PACKAGE, Command
 from tests.repos import git
 from tests.rig import Rig, rig, shell_task, wait_until
 from tests.runs import branches
+from tests.samples import private_key, some
 
 
 @pytest.fixture
@@ -68,6 +69,24 @@ def test_a_run_that_changes_what_decides_fails_and_suspends_its_project(
     if how.endswith("exit 1"):
         assert any("it ended as failure (exit-code)" in note for note in record["notes"]), record
     assert_loud_until_looked_at(own, cli, record, named)
+
+
+def test_h4_h5_what_a_self_edit_changed_is_kept_without_its_secrets(own: Rig, cli: Command) -> None:
+    """A private key of several lines, and a token where a long line is cut."""
+    key, token = private_key(), "ghp_" + some(36)
+    hook = own.home / "template/hooks/pre-commit"
+    hook.parent.mkdir(parents=True)
+    hook.write_text(f"#!/bin/sh\necho '{key}'\n{'#' * 280}{token}\necho the end\n")
+    hook.chmod(0o755)
+    own.enable(shell_task("sly", 'git init -q --template="$HOME/template" .'))
+    own.start()
+    assert own.run_to_end("sly")["reason"] == "self-edit"
+    suspension = trust.read(own.paths)[str(own.project)].suspension
+    assert suspension is not None
+    kept = "\n".join(suspension.difference)
+    assert "+echo the end" in kept and "[REDACTED:private-key]" in kept and max(map(len, suspension.difference)) <= 300
+    for said in (kept, cli("enable", input="n\n", code=None).out):
+        assert token[:12] not in said and not any(line in said for line in key.splitlines()[1:-1])
 
 
 def commit_config(own: Rig) -> None:
