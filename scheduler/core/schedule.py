@@ -131,21 +131,21 @@ def collect_due(
         return Due((), None, None, handled_until)
     # `before` and `late` are the last moments of the time before the window and of the window.
     before, late = (max(begin, end - timedelta(seconds=age) - _TICK) for age in (max(missed_within, grace), grace))
-    on_time = list(occurrences(trigger, late, end, added_at=begin))
+    on_time = list(occurrences(trigger, late, end, added_at=added_at))
     if on_time and end - begin > timedelta(seconds=grace):
         on_time = on_time[-1:]
         late = utc(on_time[0]) - _TICK
 
     fire = [Firing(at, catch_up=False) for at in on_time]
-    window = list(_blocks(trigger, before, late, begin))
+    window = list(_blocks(trigger, before, late, added_at))
     if missed == "all":
         fire = [Firing(at, catch_up=True) for at in _moments(window)] + fire
         window = []
     elif missed == "latest" and window and not fire:
         latest = window[-1].at(-1)
         fire = [Firing(latest, catch_up=True)]
-        window = list(_blocks(trigger, before, utc(latest) - _TICK, begin))
-    older = next(occurrences(trigger, begin, before, added_at=begin), None)
+        window = list(_blocks(trigger, before, utc(latest) - _TICK, added_at))
+    older = next(occurrences(trigger, begin, before, added_at=added_at), None)
     return Due(
         fire=tuple(fire),
         skipped=_span(window) if window else None,

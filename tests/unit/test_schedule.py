@@ -482,6 +482,22 @@ def test_ticks_of_61_seconds_lose_no_minute_and_double_none() -> None:
     assert len(seen) == 61 * 179 // 60
 
 
+@pytest.mark.parametrize("start", [None, "2026-06-10T09:00:00.250"])
+def test_looks_that_come_late_by_more_or_less_lose_no_moment_of_an_interval(start: str | None) -> None:
+    """C13: it counts from when it was added, not from the last look."""
+    added = at("2026-06-10T09:00:00.250")
+    mark, seen = added, []
+    for tick, late in enumerate([5, 1, 9, 0, 3, 2, 60_000, 1, 0, 4], 1):
+        now = added + timedelta(seconds=7200 * tick, milliseconds=late)
+        result = collect_due(
+            every(7200, start), missed="latest", missed_within=86400, handled_until=mark, now=now, added_at=added
+        )
+        mark = result.handled_until
+        seen += [firing.at for firing in result.fire]
+        assert next_occurrence(every(7200, start), mark, added_at=added) == added + timedelta(seconds=7200 * (tick + 1))
+    assert seen == [added + timedelta(seconds=7200 * tick) for tick in range(1, 11)]
+
+
 def test_eight_hours_asleep_is_one_catch_up() -> None:
     """C9."""
     result = due(cron("*/10 * * * *"), "2026-06-10T04:05", now=at("2026-06-10T12:05"))
