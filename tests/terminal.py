@@ -39,11 +39,15 @@ class Screen:
     def send(self, keys: str) -> None:
         self._process.send(keys)
 
+    def enter(self, line: str) -> None:
+        """Type a line, and press Enter once it is there."""
+        self.send(line)
+        self.wait_for(line)
+        self.send("\r")
+
     def leave(self) -> None:
         """Quit the client as a user does, and read on to the end of the terminal."""
-        self.send("/exit")
-        self.wait_for("/exit")
-        self.send("\r")
+        self.enter("/exit")
         try:
             while True:
                 self.raw += self._process.read_nonblocking(65536, timeout=PATIENCE)

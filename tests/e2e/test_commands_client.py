@@ -13,10 +13,12 @@ import pytest
 
 from scheduler import __version__
 from scheduler.execution.claude import client_version
-from tests.client import client_environment
+from tests.client import API_KEY, client_environment
+from tests.command import Command
 from tests.plugin import ROOT, copy_plugin, plugin
 from tests.rig import Rig, rig, shell_task
 from tests.standin import StandIn, text, tool
+from tests.terminal import client_screen, trust
 
 SECONDS = 120
 PLUGIN = ("--plugin-dir", str(ROOT))
@@ -80,6 +82,32 @@ def test_what_only_shows_is_answered_without_the_model(
     assert re.search(expected, result["result"]), result["result"]
     assert result["num_turns"] == 0 and not result.get("total_cost_usd")
     assert not (own.project / "pwned").exists()
+
+
+def test_what_is_typed_into_a_session_is_answered_on_the_screen(client: Path, own: Rig, cache: Path) -> None:
+    """The commands that only show something by the scheduler alone, another one by the model."""
+    own.enable(shell_task("nightly", "echo hello from the task"))
+    own.start()
+    own.run_to_end("nightly")
+    trust(own.home, own.project, API_KEY["ANTHROPIC_API_KEY"])
+    shell = Command(own.project, own.env)
+    with StandIn() as api:
+        env = {**client_environment(own.home, api), **own.env, "XDG_CACHE_HOME": str(cache)}
+        api.play([tool("Bash", command=f"{SCHEDULER} pause 'nightly'"), text("as the model says")])
+        with client_screen([str(client), *PLUGIN, "--permission-mode", "default"], own.project, env) as screen:
+            screen.wait_for("Scheduler: on, 1 task active")
+            for words, last in (("status", "1 of 1 task active"), ("list", "nightly"), ("logs nightly", "hello from")):
+                screen.enter(f"/scheduler:{words}")
+                screen.wait_for(f"Original prompt: /scheduler:{words}")
+                assert last in screen.text
+            shown = " ".join(shell("list").out.split())
+            assert shown in screen.text, (shown, screen.text)  # the same text as in the shell
+            assert api.turns == []
+            screen.enter("/scheduler:pause nightly")
+            screen.wait_for("as the model says")
+            screen.leave()
+    assert "paused nightly" in tool_results(api)[0]
+    assert "paused" in shell("list").out
 
 
 @pytest.mark.parametrize(

@@ -36,12 +36,15 @@ def status(own: Rig) -> dict[str, Any] | None:
 
 
 def test_the_first_start_before_anything_is_set_up_says_what_to_do_and_does_nothing(client: Path, own: Rig) -> None:
-    own.enable(shell_task("nightly", "true"))
-    Path(own.paths.trust).unlink()
     with StandIn() as api:
         env = {**client_environment(own.home, api), **own.env}
         plugin(client, env, "marketplace", "add", str(ROOT))
         plugin(client, env, "install", NAME)
+        with client_screen([str(client)], own.project, env) as screen:  # there are no tasks yet
+            screen.wait_for("Scheduler: installed, nothing is scheduled yet. Say what to do and when")
+            screen.leave()
+        own.enable(shell_task("nightly", "true"))
+        Path(own.paths.trust).unlink()
         with client_screen([str(client)], own.project, env) as screen:
             screen.wait_for("Scheduler: 1 task here is not enabled. /scheduler:enable sets it up, shows what would run")
             screen.leave()

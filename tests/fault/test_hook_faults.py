@@ -336,8 +336,27 @@ def test_the_first_real_python_is_taken_where_nothing_is_set_up(bed: Bed, hook: 
 
 
 @pytest.mark.parametrize("hook", HOOKS)
-def test_a_recorded_interpreter_that_is_gone_is_passed_over(bed: Bed, hook: str) -> None:
-    bed.set_up(python="/gone/python3")
+@pytest.mark.parametrize("began", [None, "link"])
+def test_a_python_inside_the_project_is_not_run_though_path_has_it(bed: Bed, hook: str, began: str | None) -> None:
+    """As where a virtual environment of the project is active."""
+    Path(bed.paths.runtime).unlink()
+    place = bed.project
+    if began:  # the client names the project as the user did
+        place = bed.folder / began
+        place.symlink_to(bed.project)
+    folder = bed.project / "venv" / "bin"
+    folder.mkdir(parents=True)
+    for name in ("python3", "jq"):
+        (folder / name).write_text(f"#!/bin/sh\necho hijacked >{bed.folder}/hijacked\n")
+        (folder / name).chmod(0o755)
+    assert quiet(call_in(bed, hook, {"PATH": f"{place}/venv/bin", "CLAUDE_PROJECT_DIR": str(place)}))
+    assert not (bed.folder / "hijacked").exists()
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+@pytest.mark.parametrize("recorded", ["/gone/python3", "/"])
+def test_a_recorded_interpreter_that_is_gone_is_passed_over(bed: Bed, hook: str, recorded: str) -> None:
+    bed.set_up(python=recorded)
     env = {"PATH": os.path.dirname(BASE)}
     if not os.path.exists(f"{env['PATH']}/python3"):
         (bed.folder / "bin").mkdir()

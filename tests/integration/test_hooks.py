@@ -45,6 +45,27 @@ def test_silent_and_without_a_trace_where_there_are_no_tasks(bed: Bed, hook: str
     assert bed.files() == before
 
 
+def test_who_has_just_installed_it_is_told_once_what_to_do(bed: Bed) -> None:
+    elsewhere = bed.repository(bed.folder / "elsewhere")
+    data = bed.folder / "it's my data"
+    env = {"CLAUDE_PLUGIN_DATA": str(data), "CLAUDE_CODE_ENTRYPOINT": "cli"}
+
+    def start(**more: str) -> Any:
+        return bed.start(cwd=elsewhere, env={**env, **more})
+
+    assert start() is None  # it is set up
+    Path(bed.paths.runtime).unlink()
+    assert start() is None  # the client has made no folder for it
+    data.mkdir()
+    before = bed.files()
+    assert start(CLAUDE_CODE_ENTRYPOINT="sdk-cli") is None  # with -p nobody would see it
+    assert bed.end(cwd=elsewhere, env=env) is None and bed.files() == before
+    said = start()["systemMessage"]
+    assert said.startswith("Scheduler: installed, nothing is scheduled yet.") and "\n" not in said
+    assert start() is None
+    assert bed.files() - before == {"it's my data/welcomed"}
+
+
 def test_a_folder_above_the_repository_never_counts(bed: Bed) -> None:
     (bed.folder / ".omc" / "scheduler").mkdir(parents=True)
     (bed.folder / ".omc" / "scheduler" / "config.json").write_text('{"tasks": [{"id": "a"}]}')
