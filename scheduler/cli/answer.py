@@ -10,37 +10,39 @@ import io
 import json
 import os
 import shlex
-import sys
 from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
 import click
 
 from scheduler.cli.context import Context
+from scheduler.hooks import wire
 
 PLUGIN = "scheduler"
 SHOWN = ("status", "list", "next", "history", "stats", "logs")
-INPUT_LIMIT = 1 << 20
 TEXT_LIMIT = 9000  # the client puts longer texts into a file
-FOLLOWS = ("-f", "--follow")
 
 
 @click.command()
 @click.pass_obj
 def answer(context: Context) -> None:
-    """Answer the slash command on standard input; silent for one that is not ours to answer."""
+    """Answer the slash command on standard input; silent for one that is not ours to answer, or that nobody hears."""
     try:
-        asked = json.loads(sys.stdin.buffer.read(INPUT_LIMIT))
+        asked = wire.read_event(0)
         plugin, _, verb = str(asked["command_name"]).partition(":")
         words = str(asked.get("command_args") or "")
         folder = str(asked.get("cwd") or "")
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError):
         return
     if plugin != PLUGIN or verb not in SHOWN:
         return
     if os.path.isdir(folder):
         os.chdir(folder)
-    click.echo(json.dumps({"decision": "block", "reason": _text(verb, words)}))
+    said = json.dumps({"decision": "block", "reason": _text(verb, words)})
+    try:
+        os.write(1, said.encode() + b"\n")
+    except OSError:
+        pass
 
 
 def _text(verb: str, words: str) -> str:
@@ -48,7 +50,7 @@ def _text(verb: str, words: str) -> str:
         arguments = shlex.split(words)
     except ValueError as error:
         return f"error: {error}\n  close the quotation"
-    if any(word in FOLLOWS for word in arguments):
+    if any(map(_follows, arguments)):
         return "error: a slash command cannot follow a log\n  use the shell: scheduler logs -f"
     output = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="replace", write_through=True)
     with redirect_stdout(output), redirect_stderr(output):
@@ -57,6 +59,11 @@ def _text(verb: str, words: str) -> str:
     if len(text) > TEXT_LIMIT:
         text = text[:TEXT_LIMIT].rpartition("\n")[0] + "\n… cut; the shell shows all of it"
     return text or ("nothing to show" if code == 0 else f"error: 'scheduler {verb}' ended with code {code}")
+
+
+def _follows(word: str) -> bool:
+    """Whether it is the option, also among other letters: -fn 5."""
+    return word == "--follow" or (word[:1] == "-" != word[1:2] and "f" in word)
 
 
 def _run(arguments: list[str]) -> int:

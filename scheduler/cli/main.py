@@ -134,6 +134,7 @@ def cli() -> None:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code."""
+    _have_streams()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     try:
@@ -162,6 +163,18 @@ def main(args: Sequence[str] | None = None) -> int:
         from scheduler.cli.report import write_report
 
         return write_report(error, sys.argv)
+
+
+def _have_streams() -> None:
+    """Where the caller closed a standard stream, whose place the next file would take: one that leads nowhere."""
+    if None not in (sys.stdin, sys.stdout, sys.stderr):
+        return
+    while (spare := os.open(os.devnull, os.O_RDWR)) < 3:
+        pass
+    os.close(spare)
+    sys.stdin = sys.stdin or open(0, closefd=False)
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)
 
 
 def _hush() -> int:
