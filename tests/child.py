@@ -10,10 +10,10 @@ REPOSITORY = Path(__file__).parent.parent
 _PROLOGUE = f"import os, sys\nsys.path.insert(0, {str(REPOSITORY)!r})\nargs = sys.argv[1:]\n"
 
 
-def start(code: str, *args: object, site: bool = True) -> subprocess.Popen[str]:
+def start(code: str, *args: object, site: bool = True, stdin: int | None = None) -> subprocess.Popen[str]:
     """A child that runs `code`; `args` is a list of str. `site` False: without third-party packages, and faster."""
     argv = [sys.executable, "-I", *([] if site else ["-S"]), "-c", _PROLOGUE + code, *map(str, args)]
-    return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(argv, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def output(child: subprocess.Popen[str]) -> str:

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -200,15 +200,18 @@ class Soak:
         self.pid = 0
         time.sleep(self.chance.random() / 2)
 
-    def fault_supervisor(self) -> None:
-        busy = [pid for pid in self._children(self.pid) if self._children(pid)]
-        if busy:
-            self._kill(self.chance.choice(busy))
+    def fault_supervisor(self) -> bool:
+        return self._hit(lambda: [pid for pid in self._children(self.pid) if self._children(pid)])
 
-    def fault_agent(self) -> None:
-        agents = [child for pid in self._children(self.pid) for child in self._children(pid)]
-        if agents:
-            self._kill(self.chance.choice(agents))
+    def fault_agent(self) -> bool:
+        return self._hit(lambda: [child for pid in self._children(self.pid) for child in self._children(pid)])
+
+    def _hit(self, look: Callable[[], list[int]]) -> bool:
+        """Kill one of those that are there within a second, if any is; whether it was there to be killed."""
+        end = time.monotonic() + 1
+        while not (found := look()) and time.monotonic() < end:
+            time.sleep(LOOK / 5)
+        return bool(found) and self._kill(self.chance.choice(found))
 
     def fault_forward(self) -> None:
         self.clock.jump(self.plan.span * self.chance.uniform(0.02, 0.08), self.plan.rate)
@@ -217,22 +220,23 @@ class Soak:
         self._latest = max(self._latest, self.clock() + timedelta(seconds=1))
         self.clock.jump(-self.plan.span * self.chance.uniform(0.02, 0.06), self.plan.rate)
 
-    def fault_full(self) -> None:
-        """Fill the disk to the last byte for a moment."""
+    def fault_full(self) -> bool:
+        """Fill the disk to the last byte for a moment; not where it is everybody's."""
         if self.disk is None:
-            return
+            return False
         ballast = self.disk / "ballast"
         with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
             while True:
                 file.write(b"\0" * (1 << 20))
         time.sleep(self.chance.uniform(0.5, 1.5))
         ballast.unlink()
+        return True
 
-    def fault_edit(self) -> None:
+    def fault_edit(self) -> bool:
         """A trigger changes, a task is added, one is removed, one is switched off: with the clock standing still, and
         all handled till then, so that it is known to the second what was in force when."""
         if self.clock() < self._latest:
-            return  # after a jump back: it is not told here which moments come for the second time
+            return False  # after a jump back: it is not told here which moments come for the second time
         root = self.chance.choice(self.roots)
         listed = self.tasks[root]
         changed, gone, off = chosen = self.chance.sample(range(len(listed)), 3)
@@ -248,6 +252,7 @@ class Soak:
         self.approve(root)
         self._reload()
         self.clock.set(now, self.plan.rate)
+        return True
 
     def _reload(self) -> None:
         """Have the runner look at the configs, and give it the time; it may be busy, or just have been killed."""
@@ -277,10 +282,12 @@ class Soak:
         except OSError:
             return []
 
-    def _kill(self, pid: int) -> None:
+    def _kill(self, pid: int) -> bool:
         assert pid > 1  # 0 would be all that the tests have started
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+            return True
+        return False
 
     # Its course
 
@@ -323,19 +330,20 @@ class Soak:
             while timetable and timetable[0][0] <= (now - self.begin) / self.plan.span:
                 name = timetable.pop(0)[1]
                 self.runner()
-                getattr(self, f"fault_{name}")()
-                self.sums.faults[name] += 1
+                came = getattr(self, f"fault_{name}")()
+                self.sums.faults[name if came is not False else f"{name} that found nothing to hit"] += 1
             if not any(name == "runner" for _, name in timetable):
                 self._measure()
             time.sleep(LOOK)
         self.end = self.still(self.lives.keys())
+        self._measure()
         wait_until(lambda: not self._rows(), 1200, "for what is queued")
         self.own.stop(at_once=False)
         self.pid = spawn(self.own, clock=self.clock)  # which looks again at what had to stay on a full disk
         with contextlib.suppress(AssertionError):
             wait_until(lambda: not left_on_disk(self.own), 20)
         self.own.stop(at_once=False)
-        self._add_up()
+        self.add_up()
         return self.sums
 
     def _timetable(self) -> list[tuple[float, str]]:
@@ -359,7 +367,8 @@ class Soak:
 
     # The sums
 
-    def _add_up(self) -> None:
+    def add_up(self) -> None:
+        """Count what was to come, and what is told of it."""
         sums, wrong = self.sums, self.sums.wrong
         records = self.own.records()
         told: Counter[tuple[str, str]] = Counter()
@@ -381,7 +390,10 @@ class Soak:
                 wrong.append(f"{what}: {expected} occurrences, {told[key]} told")
         self._check_runs(records)
         self._check_repositories(records)
-        (before, files), (after, files_after) = sums.settled() if sums.memory else ((0, 0), (0, 0))
+        if not sums.memory:
+            wrong.append("the runner's memory was never looked at")
+            return
+        (before, files), (after, files_after) = sums.settled()
         if after - before > 10 or files_after - files > 12:  # a run under way has some of its own
             wrong.append(
                 f"the runner grew from {before:.1f} MB and {files} descriptors to {after:.1f} and {files_after}"

@@ -52,6 +52,7 @@ def off_switch(patient: Patient) -> Iterator[Found]:
 def state_folder(patient: Patient) -> Iterator[Found]:
     """Whether others can look into it."""
     folder = patient.context.paths.state
+    _rows(patient)  # opened here first, a damaged one is moved aside before it is looked for
     for path in database.moved_aside(patient.context.paths.state_db):
         text = f"the state was damaged, and begun anew without its pauses: {path}"
         yield Found(Finding("warn", "state", text, "look at your pauses, then delete it"))
@@ -179,6 +180,8 @@ def compared(patient: Patient, root: str) -> Iterator[Found]:
     live = {row.run_id for row in _rows(patient) if row.project == root}
     live |= {one["runId"] for one in _under_way(patient) if one["project"] == root}
     found = list(health.compare(claims, read, live, context.now))
+    if patient.runner is None and patient.problem is None:
+        found += health.abandoned([row.run_id for row in _rows(patient) if row.project == root])
     yield from map(Found, found)
     if not found:
         text = f"{os.path.basename(root)}: {fmt.count(len(read), 'run')}, as the state has them"

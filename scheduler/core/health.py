@@ -179,6 +179,13 @@ def compare(
         yield Finding("warn", "history", text, "'restart' settles it")
 
 
+def abandoned(runs: Collection[str]) -> Iterator[Finding]:
+    """Runs that the state has under way while no runner is at work."""
+    if runs:
+        text = f"{fmt.count(len(runs), 'run')} under way when the runner ended: {_some(runs)}"
+        yield Finding("warn", "history", text, "'start' puts the end on record, and saves the work")
+
+
 def _was_claimed(record: Mapping[str, Any], since: datetime) -> bool:
     """Whether a run of a claimed occurrence would have to be among the claims made since then."""
     if record["status"] == "skipped" or not record.get("scheduledFor"):

@@ -35,14 +35,15 @@ class NotDurable(OSError):
 
 
 class locked:
-    """Hold an exclusive flock on `path` (made if missing, never unlinked) for the length of the block.
+    """Hold a flock on `path` (made if missing, never unlinked) for the length of the block, alone unless `shared`.
 
     `timeout` in seconds: None waits for ever, 0 tries once. Raises LockTaken when it is over.
     """
 
-    def __init__(self, path: AnyPath, *, timeout: float | None = None) -> None:
+    def __init__(self, path: AnyPath, *, timeout: float | None = None, shared: bool = False) -> None:
         self.path = os.fspath(path)
         self.timeout = timeout
+        self.kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         self.fd = -1
 
     def __enter__(self) -> locked:
@@ -60,12 +61,12 @@ class locked:
 
     def _acquire(self) -> None:
         if self.timeout is None:
-            fcntl.flock(self.fd, fcntl.LOCK_EX)
+            fcntl.flock(self.fd, self.kind)
             return
         end = time.monotonic() + self.timeout
         while True:
             try:
-                fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(self.fd, self.kind | fcntl.LOCK_NB)
                 return
             except BlockingIOError:
                 if time.monotonic() >= end:
@@ -288,6 +289,10 @@ def rotated(path: AnyPath) -> list[str]:
 
 def move_aside(path: AnyPath, stamp: str) -> str:
     """Rename a corrupt file to `PATH.corrupt-STAMP`, so that it is neither used nor overwritten; its new path."""
-    target = f"{os.fspath(path)}.corrupt-{stamp}"
+    wanted = target = f"{os.fspath(path)}.corrupt-{stamp}"
+    again = 1
+    while os.path.lexists(target):  # an earlier one of the same moment stays too
+        again += 1
+        target = f"{wanted}.{again}"
     os.rename(path, target)
     return target

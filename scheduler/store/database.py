@@ -6,11 +6,11 @@ stored as UTC in ISO 8601, so that text order is time order.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import Any
 
@@ -79,19 +79,36 @@ class Database:
         files.make_folder(os.path.dirname(path))
         if _was_emptied(path):
             self.damage = f"{path} was empty; a fresh state was started"
+        with contextlib.ExitStack() as held:
+            # SQLite opens a file, and looks for its log by its name: the file is not to be moved away in between.
+            with contextlib.suppress(OSError):
+                held.enter_context(files.locked(files.sidecar(path), timeout=PATIENCE, shared=True))
+            try:
+                self._db = _open(path)
+            except sqlite3.DatabaseError as error:
+                _raise_unless_damaged(path, error)
+                held.close()
+                self._db = self._begun_anew(now)
+
+    def _begun_anew(self, now: datetime) -> sqlite3.Connection:
+        """A fresh one in the place of a damaged one, or that of somebody who was faster: without the lock the second
+        of two that find the damage would move the first one's fresh file away, over the damaged one."""
         try:
-            self._db = _open(path)
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError) and "malformed" not in str(error):
-                raise SchedulerError(
-                    f"{path} cannot be opened: {error}", "check the disk and the folder's mode"
-                ) from None
-            aside = files.move_aside(path, now.strftime("%Y%m%dT%H%M%S"))
-            for tail in ("-wal", "-shm"):
-                if os.path.exists(path + tail):
-                    files.move_aside(path + tail, now.strftime("%Y%m%dT%H%M%S"))
-            self.damage = f"{path} was damaged ({error}); it was moved to {aside} and a fresh one started"
-            self._db = _open(path)
+            with files.locked(files.sidecar(self._path), timeout=2 * PATIENCE):
+                try:
+                    return _open(self._path)
+                except sqlite3.DatabaseError as error:
+                    _raise_unless_damaged(self._path, error)
+                    stamp = now.strftime("%Y%m%dT%H%M%S")
+                    for tail in ("-wal", "-shm"):  # first, as long as nobody has a fresh one whose they could be
+                        if os.path.exists(self._path + tail):
+                            files.move_aside(self._path + tail, stamp)
+                    aside = files.move_aside(self._path, stamp)
+                    self.damage = f"{self._path} was damaged ({error}); it was moved to {aside} and a fresh one started"
+                    return _open(self._path)
+        except OSError as error:
+            said = f"{self._path} is damaged, and cannot be moved aside: {error.strerror or error}"
+            raise SchedulerError(said, "check the disk and the folder's mode") from None
 
     def close(self) -> None:
         self._db.close()
@@ -100,7 +117,7 @@ class Database:
         """The rows of a query."""
         return self._db.execute(query, values)
 
-    @contextmanager
+    @contextlib.contextmanager
     def writing(self, at_once: bool = True) -> Iterator[sqlite3.Connection]:
         """One transaction: all of it, or nothing where it raises. With `at_once` it is on the disk in the end, and all
         that was written before it. NotWritten where the disk is full, or somebody holds it for too long."""
@@ -127,6 +144,11 @@ class Database:
             return False
         finally:
             self._db.execute(f"PRAGMA busy_timeout={PATIENCE * 1000:.0f}")
+
+
+def _raise_unless_damaged(path: str, error: sqlite3.DatabaseError) -> None:
+    if isinstance(error, sqlite3.OperationalError) and "malformed" not in str(error):
+        raise SchedulerError(f"{path} cannot be opened: {error}", "check the disk and the folder's mode") from None
 
 
 def moved_aside(path: str) -> list[str]:

@@ -101,6 +101,43 @@ def test_a_damaged_state_fires_nothing_twice_and_is_told_until_it_is_looked_at(o
     assert cli("status", "--json").json["damaged"] == []
 
 
+OPENS = """
+import time
+from datetime import datetime, timezone
+from scheduler.store.state import State
+print("ready", flush=True)
+start = float(sys.stdin.readline())
+for number in range(int(args[1])):
+    while time.time() < start + 0.1 * number:
+        pass
+    state = State(f"{args[0]}/{number}/state.db", datetime(2026, 12, 1, tzinfo=timezone.utc))
+    state.runs()
+    print(number, state.damage)
+    state.close()
+"""
+
+
+def test_of_many_that_find_a_damaged_state_one_moves_it_aside(tmp_path: Path) -> None:
+    """A11: a second one neither moves the first one's fresh state away, nor that over the damaged one."""
+    damaged, count = os.urandom(20000), 20
+    for number in range(count):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "state.db").write_bytes(damaged)
+    many = [child.start(OPENS, tmp_path, count, stdin=subprocess.PIPE) for _ in range(6)]
+    for one in many:
+        assert one.stdout is not None and one.stdout.readline() == "ready\n"
+    start = time.time() + 0.2
+    for one in many:
+        assert one.stdin is not None
+        one.stdin.write(f"{start}\n")
+        one.stdin.flush()
+    said = "".join(child.output(one) for one in many)
+    assert said.count("it was moved to") == count
+    for number in range(count):
+        (aside,) = database.moved_aside(f"{tmp_path}/{number}/state.db")
+        assert Path(aside).read_bytes() == damaged
+
+
 def test_what_was_spent_today_is_known_without_the_state(own: Rig) -> None:
     """A11: a budget that is used up stays used up; what was spent before today is over."""
     own.enable(shell_task("job", "true"))

@@ -302,6 +302,13 @@ def test_the_history_against_the_state(cli: Command, living: Rig) -> None:
     assert f"1 run claimed and not on record: {first['id'][:8]}" in complaint(look(cli), "history")["text"]
 
 
+def test_a_damaged_state_is_told_at_the_first_look(cli: Command, living: Rig) -> None:
+    """A11: this look is what moves it aside."""
+    living.enable(shell_task("work", "true"))
+    Path(living.paths.state_db).write_bytes(b"garbage" * 3000)
+    assert "was damaged" in complaint(look(cli), "state")["text"]
+
+
 def test_a_run_on_record_as_running_that_nobody_runs(cli: Command, living: Rig) -> None:
     living.enable(shell_task("work", "sleep 600"))
     pid = living.start()
@@ -310,6 +317,8 @@ def test_a_run_on_record_as_running_that_nobody_runs(cli: Command, living: Rig) 
     assert not [one for one in look(cli) if one["name"] == "history" and one["level"] != "ok"], "it is under way"
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not Path(f"/proc/{pid}").exists())
+    found = complaint(look(cli), "history")
+    assert found["text"] == f"1 run under way when the runner ended: {run[:8]}" and "'start'" in found["mend"]
     with sqlite3.connect(living.paths.state_db) as db:
         db.execute("DELETE FROM runs")
     assert f"which nobody runs: {run[:8]}" in complaint(look(cli), "history")["text"]
