@@ -239,7 +239,7 @@ def test_a_clock_that_went_back(cli: Command, living: Rig) -> None:
     living.stop()
     for name in (living.paths.global_history, paths.history_file(str(living.project))):
         line = history.fold(history.read(name))[-1]
-        later = (datetime.now(timezone.utc) + timedelta(days=2)).isoformat()
+        later = (datetime.now(timezone.utc) + timedelta(days=2, minutes=30)).isoformat()
         with open(name, "ab") as file:
             file.write(json.dumps({**line, "completedAt": later}).encode() + b"\n")
     assert "2d 0h from now" in complaint(look(cli), "clock")["text"]
