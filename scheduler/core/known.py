@@ -19,7 +19,8 @@ from scheduler.core.shapes import Span
 MIN_LENGTH = 8
 KIND = "known"
 _CHUNK = 16
-_PART = 5  # characters of base64 at the edge of a line that are known for a part of a secret
+_PART = 6  # characters of base64 at the edge of a line that are known for a part of a secret
+_FULL_END = re.compile(r"[A-Za-z0-9+/_-]{40}")
 _FULL_LINE = re.compile(r"\n(?<=[A-Za-z0-9+/_-]{40}\n)[ \t]{0,32}")
 _COMMON_FIRST = " etaoinsrhldcumfpgwybv_-k./=:,\"'()0123456789xETAOINSRHLDCUMFPGWYBVjqzKXJQZ"
 
@@ -100,8 +101,10 @@ class _Wraps:
 
     def spans(self, text: str) -> Iterator[Span]:
         """Where such parts stand."""
-        ends = [(line.start(), line.end()) for line in _FULL_LINE.finditer(text)] if self._ends else []
-        for end, begin in (*ends, (len(text), len(text))):
+        ends = [line.span() for line in _FULL_LINE.finditer(text)] if self._ends else []
+        if _FULL_END.fullmatch(text[-40:]):
+            ends.append((len(text), len(text)))
+        for end, begin in ends:
             for part in self._ends.get(text[max(end - _PART, 0) : end], ()):
                 if text.endswith(part, 0, end):
                     yield Span(end - len(part), end, KIND)

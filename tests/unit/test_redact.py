@@ -134,7 +134,15 @@ def test_a_known_value_is_found_in_wrapped_base64(size: int, indent: str) -> Non
         lines = [indent + encoded[i : i + width] for i in range(0, len(encoded), width)]
         stream = Redactor([value]).stream()
         for clean in (Redactor([value]).text("\n".join(lines)), "\n".join(filter(None, map(stream.line, lines)))):
-            assert not any(form[i : i + 5] in clean for form in own for i in range(len(form) - 4))
+            assert not any(form[i : i + 6] in clean for form in own for i in range(len(form) - 5))
+
+
+def test_the_beginning_of_a_form_of_base64_alone_is_no_secret() -> None:
+    value = some(30)
+    begun = base64.b64encode(value.encode()).decode()[:10]
+    for text in (f"see {begun}", f"see {begun}\n{'-' * 20} and on"):
+        assert Redactor([value]).text(text) == text
+        assert [Redactor([value]).stream().line(line) for line in text.split("\n")] == text.split("\n")
 
 
 def said(*command: str, value: str = "", **variables: str) -> str:
