@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def others_can_write(path: AnyPath) -> str | None:
     """Why a file must not be trusted, or None: writable by everybody, by a group with others in it, of another owner.
 
-    A private group (the user's own, as umask 002 presumes) is told by its id being the same as the user's.
+    A private group, as umask 002 presumes, is the user's first, has the user's name, and nobody else in it.
     """
     info = os.stat(path)
     if info.st_uid not in (os.getuid(), 0):
@@ -44,7 +44,10 @@ def _is_private_group(gid: int) -> bool:
     import pwd
 
     try:
-        me, members = pwd.getpwuid(os.getuid()), grp.getgrgid(gid).gr_mem
+        me, group = pwd.getpwuid(os.getuid()), grp.getgrgid(gid)
     except KeyError:  # somebody without a name, as in a container: nobody can tell who else is in the group
         return False
-    return gid == me.pw_gid and all(name == me.pw_name for name in members)
+    if gid != me.pw_gid or group.gr_name != me.pw_name or any(name != me.pw_name for name in group.gr_mem):
+        return False
+    # Whose first group it is, as `users` or `staff` is of many, is not among its members.
+    return all(user.pw_gid != gid or user.pw_uid == me.pw_uid for user in pwd.getpwall())

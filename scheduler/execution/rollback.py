@@ -20,7 +20,7 @@ from scheduler.execution import git
 from scheduler.execution.folders import delete_folder
 from scheduler.execution.git import Where
 from scheduler.execution.process import Completed
-from scheduler.execution.refs import DISCARDED
+from scheduler.execution.refs import DISCARDED, clear_pipes
 from scheduler.execution.work import (
     DIFF_OPTIONS,
     DURABLE,
@@ -73,6 +73,7 @@ def rollback(tree: Worktree, run_id: str, message: str) -> Rollback:
     """
     ref = DISCARDED + run_id
     try:
+        clear_pipes(tree.project, tree.ref)
         commit, unsaved = _save(tree, ref, message)
     except (SchedulerError, OSError) as error:
         commit = None

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 _LIMIT = 256 << 20
+_LONGEST = 1 << 20
 _WANTED = tuple(f'"event":"{name}"'.encode() for name in ("start", "def_repo", "def_param", "cmd_mode", "exit"))
 _TAKE_A_VALUE = frozenset("-C -c --git-dir --work-tree --namespace --super-prefix --config-env --attr-source".split())
 
@@ -49,16 +53,28 @@ def read(folder: Path) -> list[GitCommand]:
 
 
 def _lines(folder: Path) -> Iterator[bytes]:
-    """Of every file there, so that GIT_TRACE2_EVENT may also name the folder; git names the files by their time."""
+    """Of every file there, so that GIT_TRACE2_EVENT may also name the folder; git names the files by their time.
+
+    The run can write there: what is no file, or cannot be opened, does not hide what else is there, nor hold us up.
+    """
     left = _LIMIT
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        with path.open("rb") as file:
-            for line in file:
+        with contextlib.suppress(OSError), _open(path) as file:
+            for line in iter(lambda: file.readline(_LONGEST), b""):
                 left -= len(line)
                 if left < 0:
                     return
                 if line.startswith(b"{") and any(name in line[:40] for name in _WANTED):
                     yield line
+
+
+def _open(path: Path) -> BinaryIO:
+    """A file to read; OSError for a folder, a pipe, a device or a link."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(f"{path} is not a regular file")
+    return os.fdopen(fd, "rb")
 
 
 def _take(commands: dict[str, GitCommand], sid: str, event: dict[str, Any]) -> None:

@@ -111,6 +111,15 @@ def test_a_branch_of_its_own_that_stands_for_another_does_not_have_us_delete_tha
     nothing_left(own)
 
 
+def test_a_pipe_in_place_of_the_trace_does_not_hold_the_run_up(own: Rig) -> None:
+    """The run can write there: what is there is read when it has ended, past all limits of time."""
+    own.enable(boxed("sly", 'echo work > made; mkfifo "${GIT_TRACE2_EVENT%/*}/a"'))
+    own.start()
+    record = own.run_to_end("sly")
+    assert (record["status"], record.get("notes")) == ("success", None), record
+    nothing_left(own)
+
+
 def test_the_task_names_what_else_it_may_write_to(own: Rig) -> None:
     cache = own.home / "cache"
     cache.mkdir()

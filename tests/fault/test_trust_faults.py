@@ -48,6 +48,7 @@ def cli(own: Rig) -> Command:
         ('git init -q --template="$HOME/template" .', "the git hook pre-commit"),
         ('git -C "$SCHEDULER_PROJECT" checkout -q other', "the project's config.json"),
         ('git -C "$SCHEDULER_PROJECT" checkout -q other; exit 1', "the project's config.json"),
+        ('mkdir "${GIT_TRACE2_EVENT%/*}/a"; git config core.hooksPath /nowhere', "git's setting core.hookspath"),
     ],
 )
 def test_a_run_that_changes_what_decides_fails_and_suspends_its_project(

@@ -249,6 +249,19 @@ def test_the_trace_tells_who_did_what_where(root: Path, night: Night) -> None:
     assert commands[2].git_dir == f"{root}/.git"
 
 
+@pytest.mark.parametrize("harm", ["folder", "pipe", "endless"])
+def test_what_is_no_trace_hides_nothing_and_holds_nobody_up(root: Path, night: Night, harm: str) -> None:
+    night.agent("git config --get x.one; true")
+    strange = night.folder / "a"  # before the others
+    if harm == "folder":
+        strange.mkdir()
+    elif harm == "pipe":
+        os.mkfifo(strange)
+    else:
+        strange.symlink_to("/dev/zero")
+    assert [command.verb for command in trace.read(night.folder)] == ["config"]
+
+
 def test_a_trace_that_is_damaged_or_missing_is_read_as_far_as_it_goes(root: Path, night: Night) -> None:
     night.agent("git branch one; git branch two")
     file = next(night.folder.iterdir())

@@ -3,13 +3,15 @@ from __future__ import annotations
 import os
 import random
 import stat
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from scheduler.disk import files, rights
-from tests import child
+from tests import boxes, child
 
 LINE = 4099  # no divisor of a page: only then does a kill tear lines where the disk works in pages
 
@@ -223,6 +225,33 @@ def test_a_file_that_others_can_write_is_not_trusted(tmp_path: Path, mode: int, 
     path.chmod(mode)
     why = rights.others_can_write(path)
     assert why is None if says is None else says in (why or "")
+
+
+PRIVATE = "import sys; from scheduler.disk import rights; print(rights.others_can_write(sys.argv[1]))"
+
+
+@pytest.mark.parametrize(
+    ("group", "others", "trusted"),
+    [
+        ("me:x:{gid}:", "", True),
+        ("me:x:{gid}:me", "", True),
+        ("me:x:{gid}:other", "", False),
+        ("me:x:{gid}:", "other:x:7777:{gid}::/:/bin/sh\n", False),  # it is in no list of members
+        ("users:x:{gid}:", "", False),
+    ],
+)
+def test_only_a_group_with_nobody_else_in_it_may_write(tmp_path: Path, group: str, others: str, trusted: bool) -> None:
+    """With users and groups of the test's own."""
+    boxes.need_sandbox()
+    path, uid, gid = tmp_path / "config.json", os.getuid(), os.getgid()
+    path.write_bytes(b"")
+    path.chmod(0o664)
+    (tmp_path / "passwd").write_text(f"me:x:{uid}:{gid}::/:/bin/sh\n" + others.format(gid=gid))
+    (tmp_path / "group").write_text(group.format(gid=gid) + "\n")
+    mounts = [word for name in ("passwd", "group") for word in ("--ro-bind", str(tmp_path / name), f"/etc/{name}")]
+    argv = ["bwrap", "--bind", "/", "/", *mounts, sys.executable, "-c", PRIVATE, str(path)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    assert done.stdout == ("None\n" if trusted else "is writable by a group (mode 664)\n")
 
 
 def test_a_file_moved_aside_keeps_its_bytes(tmp_path: Path) -> None:

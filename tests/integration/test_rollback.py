@@ -179,6 +179,21 @@ def test_whatever_became_of_gits_own_files(root: Path, tree: Worktree, harm: str
     assert done.commit is not None and repos.committed(root, done.commit) == expected and reachable(root, tip)
 
 
+@pytest.mark.parametrize("link", [False, True])
+def test_a_pipe_in_place_of_the_branch_is_not_waited_for(
+    root: Path, tree: Worktree, tmp_path: Path, link: bool
+) -> None:
+    """Nor by the user's own git afterwards."""
+    tip = head(repos.commit(tree.path, "One", {"one": "1"}))
+    branch, pipe = root / ".git" / tree.ref, tmp_path / "pipe"
+    branch.unlink()
+    os.mkfifo(pipe if link else branch)
+    if link:
+        branch.symlink_to(pipe)
+    done = rollback(tree, RUN, "Rolled back")
+    assert done.unsaved == () and reachable(root, tip) and repos.branches(root) == ["main"]
+
+
 def test_a_worktree_that_was_deleted_still_gives_its_commits(root: Path, tree: Worktree) -> None:
     """F9."""
     dropped = head(repos.commit(tree.path, "Dropped", {"a": "1"}))

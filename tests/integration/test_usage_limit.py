@@ -71,7 +71,7 @@ def test_a_run_waits_for_the_end_of_a_limit_and_goes_on_where_it_was(own: Rig, c
     steps = {"precheck": "echo x >> $SCHEDULER_PROJECT/../prechecks", "verify": "test -f two.txt",
              "worktree": {"setup": "echo x >> $SCHEDULER_PROJECT/../setups"}}  # fmt: skip
     two = act(0.25, files={"two.txt": "2\n"}, seconds=0.5)
-    puppet.plays(limited(4, 0.5, files={"one.txt": "1\n"}), two, task="job")
+    puppet.plays(limited(6, 0.5, files={"one.txt": "1\n"}), two, task="job")
     own.enable(
         claude_task("job", execution=steps, policy={"retries": 1, "retryDelay": 0}),
         claude_task("other", trigger=EACH_SECOND),
@@ -86,13 +86,6 @@ def test_a_run_waits_for_the_end_of_a_limit_and_goes_on_where_it_was(own: Rig, c
     phase, where = place(own, run)
     assert (phase, where["waits"], where["resumeAt"]) == ("waiting", 1, record["resetsAt"])
     assert Path(record["worktreePath"], "one.txt").exists()
-    status = cli("status", "--json").json
-    assert [w["runId"] for w in status["waiting"]] == [run]
-    assert run not in [r["runId"] for r in status["running"]]
-    assert "waits for a usage limit to end (You've hit your session limit)" in cli("status").out
-    wait_until(lambda: matters(own, "usage-limit"))
-    (matter,) = matters(own, "usage-limit")
-    assert (matter["run"], matter["task"], matter["until"]) == (run[:8], "job", ends.timestamp())
     final = own.record(run)
     assert (final["status"], final.get("reason"), final["attempt"]) == ("success", None, 1)
     assert datetime.fromisoformat(final["completedAt"]) > ends
@@ -115,6 +108,21 @@ def test_a_run_waits_for_the_end_of_a_limit_and_goes_on_where_it_was(own: Rig, c
     wait_until(lambda: not matters(own, "usage-limit"))
     assert [r["attempt"] for r in own.task_records("job")] == [1]
     assert cli("status", "--json").json["spentToday"] == 0.75
+
+
+def test_a_run_that_waits_for_a_limit_is_told(own: Rig, cli: Command, puppet: Puppet) -> None:
+    puppet.plays(limited(3600))
+    own.enable(claude_task("job"), client=str(puppet.path))
+    own.start()
+    run = own.run("job")
+    ends = datetime.fromisoformat(waiting(own, run)["resetsAt"])
+    status = cli("status", "--json").json
+    assert [w["runId"] for w in status["waiting"]] == [run]
+    assert run not in [r["runId"] for r in status["running"]]
+    assert "waits for a usage limit to end (You've hit your session limit)" in cli("status").out
+    wait_until(lambda: matters(own, "usage-limit"))
+    (matter,) = matters(own, "usage-limit")
+    assert (matter["run"], matter["task"], matter["until"]) == (run[:8], "job", ends.timestamp())
 
 
 def test_a_wait_survives_the_runner_and_protects_its_worktree(own: Rig, puppet: Puppet) -> None:
@@ -343,9 +351,10 @@ def test_without_login_or_credit_claude_tasks_wait_for_a_person(
         shell_task("free", "true", trigger=EACH_SECOND), client=str(puppet.path),
     )  # fmt: skip
     own.start()
-    skipped = wait_until(lambda: [r for r in own.task_records("often") if r["status"] == "skipped"
-                                  and r["skippedCount"] >= 2])  # fmt: skip
-    assert [r["reason"] for r in skipped] == [reason]
+    # A slow machine passes some over for overlap too, before the refusal is known.
+    held = lambda: [r for r in own.task_records("often") if r.get("reason") == reason]  # noqa: E731
+    wait_until(lambda: [r for r in held() if r.get("skippedCount", 0) >= 2])
+    assert len([r for r in held() if r["status"] == "skipped"]) == 1
     assert len(puppet.calls) == 1
     (matter,) = wait_until(lambda: matters(own, reason))
     assert (matter["by"], matter["until"], matter["scope"]) == (said, None, "all")
