@@ -436,7 +436,7 @@ UNSURE = {"crashed", "cancelled", "worktree-failed", "signal", "exit-code"}
 def small_disk(folder: Path, size: str) -> Iterator[Path | None]:
     """A file system of its own of this size; None where none can be mounted, which takes root's rights."""
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "none", str(folder)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         yield None
         return
