@@ -54,6 +54,7 @@ class Paths:
             raise _error("SCHEDULER_HOME is not an absolute path", "set it to an absolute path, or unset it")
         if not own and not os.path.isabs(home):
             raise _error("HOME is not set", "set HOME to your home folder")
+        self.home = home
         self.claude = env.get("CLAUDE_CONFIG_DIR") or os.path.join(home, ".claude")
         self.state = own or os.path.join(self.claude, "scheduler")
         self.logs = os.path.join(own or self.claude, "logs")

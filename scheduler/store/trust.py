@@ -83,6 +83,7 @@ class Project:
 def read(paths: Paths) -> dict[str, Project]:
     """Every project the user decided about, by real path. CorruptFile when the store is none; it is left as it is."""
     path = paths.trust
+    _refuse_repository(paths)
     try:
         # Also where there is no store yet: what is written there next would be theirs to read and replace.
         found = rights.exposed(path if os.path.exists(path) else paths.state)
@@ -99,6 +100,19 @@ def read(paths: Paths) -> dict[str, Project]:
         raise CorruptFile(
             f"{path} is damaged: {error!r:.120}", "move it away, then 'enable' each project again"
         ) from None
+
+
+def _refuse_repository(paths: Paths) -> None:
+    """Raise SchedulerError where the store is in a repository, whose author could have written it. A home that is one
+    itself, as for dotfiles, is its user's own."""
+    place, home = os.path.realpath(paths.state), os.path.realpath(paths.home or os.sep)
+    while place not in (home, os.path.dirname(place)):
+        if os.path.lexists(os.path.join(place, ".git")):
+            raise SchedulerError(
+                f"the approvals are in the repository {place}, whose files could approve themselves",
+                "let CLAUDE_CONFIG_DIR, or SCHEDULER_HOME, name a folder outside every repository",
+            )
+        place = os.path.dirname(place)
 
 
 def _project(root: str, entry: dict[str, Any]) -> Project:

@@ -255,6 +255,24 @@ def test_a_run_that_ends_its_runner_after_a_self_edit_is_known_for_it(own: Rig) 
     assert trust.read(own.paths)[str(own.project)].suspension is not None
 
 
+def test_approvals_that_came_with_a_repository_count_for_nothing(own: Rig, tmp_path: Path) -> None:
+    """I5: a clone with a state folder in it, taken for the user's own because CLAUDE_CONFIG_DIR names it."""
+    ran, inside = tmp_path / "ran", own.project / ".claude"
+    own.env = {**own.env, "CLAUDE_CONFIG_DIR": str(inside)}
+    own.env.pop("SCHEDULER_HOME")
+    own.paths = places.Paths(own.env)
+    (own.project / ".git").rename(tmp_path / "git")
+    own.enable(shell_task("evil", f"touch {ran}", trigger={"type": "interval", "every": "1s"}))
+    (tmp_path / "git").rename(own.project / ".git")
+    own.start()
+    wait_until(lambda: "nothing runs until the trust store is mended: the approvals are in the repository" in own.log())
+    cli = Command(own.project, own.env)
+    for words in (("enable", "--yes"), ("add", "x", "--every", "4h", "--shell", "true"), ("run", "evil")):
+        assert f"the approvals are in the repository {own.project}" in cli(*words, code=1).err
+    own.stop()
+    assert not ran.exists() and own.records() == []
+
+
 def test_a_look_that_comes_too_early_clears_nothing(own: Rig, cli: Command) -> None:
     """I4: what enable clears is what it showed."""
     own.enable(shell_task("a", "true"))

@@ -87,6 +87,22 @@ def test_a_store_that_others_can_write_is_refused(where: Paths) -> None:
         trust.read(where)
 
 
+def test_a_store_within_a_repository_is_refused(tmp_path: Path) -> None:
+    """Also by a link, and from a linked worktree; a home that is a repository is the user's own."""
+    home, clone = tmp_path / "home", tmp_path / "home/clone"
+    (clone / ".claude/scheduler").mkdir(parents=True)
+    (home / "link").symlink_to(clone / ".claude")
+    for folder in (clone / ".claude", home / "link"):
+        where = Paths({"HOME": str(home), "CLAUDE_CONFIG_DIR": str(folder)})
+        assert trust.read(where) == {}
+        (clone / ".git").write_text("gitdir: /elsewhere\n")
+        with pytest.raises(SchedulerError, match=f"are in the repository {clone},"):
+            trust.read(where)
+        (clone / ".git").unlink()
+    (home / ".git").mkdir()
+    assert trust.read(Paths({"HOME": str(home)})) == {}
+
+
 def test_a_folder_that_others_can_write_gets_no_store(where: Paths) -> None:
     """A7: not even the first one, though there is nothing yet that they could have written."""
     os.mkdir(where.state)
