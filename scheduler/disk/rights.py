@@ -1,12 +1,13 @@
 """Who may write to a file, told by its owner and mode.
 
-Hook-safe: os and stat only, Python 3.9 syntax. Errors are OSError.
+Hook-safe: os, stat and sys only, Python 3.9 syntax. Errors are OSError.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ def others_can_write(path: AnyPath) -> str | None:
         return f"is owned by another user (uid {info.st_uid})"
     if info.st_mode & 0o002:
         return f"is writable by everybody (mode {stat.S_IMODE(info.st_mode):o})"
+    if info.st_mode & 0o020 and _has_list(path):
+        return "is writable by others, by an access control list"
     if info.st_mode & 0o020 and not _is_private_group(info.st_gid):
         return f"is writable by a group (mode {stat.S_IMODE(info.st_mode):o})"
     return None
@@ -37,6 +40,14 @@ def exposed(path: AnyPath) -> tuple[str, str] | None:
         if why:
             return place, why
     return None
+
+
+def _has_list(path: AnyPath) -> bool:
+    """Whether a file has an access control list, of which the group's bits of the mode only tell the most it allows."""
+    try:
+        return sys.platform == "linux" and bool(os.getxattr(path, "system.posix_acl_access"))
+    except OSError:
+        return False
 
 
 def _is_private_group(gid: int) -> bool:

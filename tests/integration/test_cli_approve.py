@@ -172,7 +172,12 @@ def test_there_must_be_tasks(cli: Command) -> None:
 def test_disabling_keeps_the_approval(cli: Command, repo: Path) -> None:
     cli("add", "a", "--every", "4h", "--shell", "x")
     enable(cli)
-    assert cli("disable", "--json").json == {"project": str(repo), "enabled": False, "changed": True}
+    assert cli("disable", "--json").json == {
+        "project": str(repo),
+        "enabled": False,
+        "changed": True,
+        "forgotten": False,
+    }
     project = trust.read(where(cli))[str(repo)]
     assert (project.enabled, len(project.approvals)) == (False, 1)
     assert (glance.read(where(cli).glance) or {})["projects"][str(repo)]["enabled"] is False

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import random
 import stat
+import struct
 import subprocess
 import sys
 import time
@@ -225,6 +226,24 @@ def test_a_file_that_others_can_write_is_not_trusted(tmp_path: Path, mode: int, 
     path.chmod(mode)
     why = rights.others_can_write(path)
     assert why is None if says is None else says in (why or "")
+
+
+def test_a_list_that_lets_another_user_write_is_seen(tmp_path: Path) -> None:
+    """The mode alone does not tell: its bits of the group are then those of the list's mask."""
+    path = tmp_path / "config.json"
+    path.write_bytes(b"")
+    path.chmod(0o644)
+    # user::rw-, user:7777:rw-, group::---, mask::rw-, other::---
+    entries = [(1, 6, -1), (2, 6, 7777), (4, 0, -1), (16, 6, -1), (32, 0, -1)]
+    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in entries)
+    try:
+        os.setxattr(path, "system.posix_acl_access", acl)
+    except OSError as error:
+        pytest.skip(f"no access control lists here: {error}")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o660
+    assert rights.others_can_write(path) == "is writable by others, by an access control list"
+    path.chmod(0o640)  # takes the right to write out of the mask
+    assert rights.others_can_write(path) is None
 
 
 PRIVATE = "import sys; from scheduler.disk import rights; print(rights.others_can_write(sys.argv[1]))"
