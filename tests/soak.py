@@ -108,8 +108,9 @@ class Sums:
     wrong: list[str] = field(default_factory=list)
 
     def settled(self) -> tuple[tuple[float, int], tuple[float, int]]:
-        """RSS and descriptors of the last runner once it had seen its work for a while, and at the end."""
-        return self.memory[len(self.memory) // 4], self.memory[-1]
+        """RSS and descriptors of the last runner in the middle of its life, when it has seen all kinds of work, and at
+        its end."""
+        return self.memory[len(self.memory) // 2], self.memory[-1]
 
     def lines(self) -> Iterator[str]:
         """For people."""
@@ -382,6 +383,10 @@ class Soak:
             else:
                 told[key] += 1
                 sums.runs[f"{record['status']}/{record['reason']}" if record.get("reason") else record["status"]] += 1
+        with contextlib.closing(State(self.own.paths.state_db, self.end)) as state:
+            for tally in state.holds.tallies():  # under a hold that lasts the record lags behind what is counted
+                told[tally.project, tally.task] += tally.count - tally.told
+                sums.skips[tally.reason] += tally.count - tally.told
         for key, lives in self.lives.items():
             expected = sum(life.occurrences(self.end) for life in lives)
             sums.occurrences += expected
