@@ -113,7 +113,11 @@ def _environment(patient: Patient, path: str) -> dict[str, str]:
 
 
 def _repository(patient: Patient, root: str) -> Iterator[Found]:
-    project = patient.project(root)
+    try:
+        project = patient.project(root)
+    except SchedulerError as error:
+        yield Found(Finding("fail", "git", f"no task can run in {root}: {error.message}", error.hint))
+        return
     name = os.path.basename(root)
     base, identity = readiness.base(project), readiness.identity(project)
     yield Found(base._replace(text=f"{name}: {base.text}"))

@@ -235,7 +235,7 @@ class _Run:
 
     def _lost(self, swept: process.Swept) -> Outcome:
         """The supervisor has died without a last word; what it left has been swept."""
-        detail = f"its supervisor was killed, {swept.ended} processes that it left were ended"
+        detail = f"its supervisor was killed, and what it had left was ended (processes: {swept.ended})"
         return self._outcome(self._stopped or "crashed", detail, unstoppable=swept.unstoppable)
 
     def _refused(self, word: dict[str, Any]) -> Outcome:

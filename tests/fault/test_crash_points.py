@@ -38,6 +38,12 @@ class Shape:
         return [step for step in build.STEPS if step not in (*self.never, *recovery)]
 
 
+#: Steps that a run in the main checkout does not come to.
+ISOLATED = (
+    "planned", "branch made", "worktree registered", "checked out", "worktree made", "committed", "contained", "pushed",
+    "saved", "worktree removed", "branch dropped", "settled",
+)  # fmt: skip
+
 SHAPES = {
     "kept": Shape(
         WORK,
@@ -52,6 +58,7 @@ SHAPES = {
         ("committed", "pushed"),
     ),
     "idle": Shape("true", ("success", "no-changes"), {}, ("pushed", "saved")),
+    "main": Shape("true", ("success", None), {"worktree": {"enabled": False}}, ISOLATED),
 }
 CASES = [(shape, step) for shape, known in SHAPES.items() for step in known.steps()]
 SAMPLE = {
@@ -64,6 +71,7 @@ SAMPLE = {
     ("undone", "saved"),
     ("undone", "end on record"),
     ("idle", "worktree removed"),
+    ("main", "judged"),
 }
 
 

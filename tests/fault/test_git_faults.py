@@ -290,6 +290,17 @@ def test_eight_at_once_where_git_makes_the_worktrees(root: Path, tmp_path: Path)
         assert len(list(pool.map(run, range(24)))) == 24
 
 
-def test_git_is_given_minutes_for_what_writes_files() -> None:
-    """F21: a disk under churn took 15 s for a checkout."""
+def test_git_is_given_minutes_for_what_writes_files(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F21: a disk under churn took 15 s for a checkout; here a slow filter takes longer than other commands may."""
     assert git.LONG >= 300
+    for way in ("smudge", "clean"):
+        repos.git("config", f"filter.slow.{way}", "sleep 3.2; cat", cwd=root)
+    repos.commit(root, files={"a.slow": "x", ".gitattributes": "*.slow filter=slow\n"})
+    assert git.run.__kwdefaults__["timeout"] == git.SHORT
+    monkeypatch.setitem(git.run.__kwdefaults__, "timeout", 2.5)
+    tree = repos.create(root, tmp_path)
+    repos.write(tree.path, {"a.slow": "changed"})
+    kept = work.keep(tree, "Work")
+    assert kept is not None and repos.committed(root, kept.commit)["a.slow"][1] == b"changed"

@@ -302,6 +302,13 @@ def test_the_history_against_the_state(cli: Command, living: Rig) -> None:
     assert f"1 run claimed and not on record: {first['id'][:8]}" in complaint(look(cli), "history")["text"]
 
 
+def test_a_repository_that_git_refuses(cli: Command, living: Rig) -> None:
+    living.enable(shell_task("work", "true"))
+    (living.project / ".git" / "HEAD").unlink()
+    found = complaint(look(cli, code=1), "git")
+    assert found["level"] == "fail" and "no task can run" in found["text"] and "not a git repository" in found["text"]
+
+
 def test_a_damaged_state_is_told_at_the_first_look(cli: Command, living: Rig) -> None:
     """A11: this look is what moves it aside."""
     living.enable(shell_task("work", "true"))

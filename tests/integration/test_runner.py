@@ -167,6 +167,22 @@ def test_stop_waits_for_runs_and_stop_now_cancels_them(own: Rig) -> None:
     assert (own.record(run)["status"], own.record(run)["reason"]) == ("failure", "cancelled")
 
 
+def test_sighup_has_every_config_read_again(own: Rig) -> None:
+    """B7: also one whose times and size tell of no change."""
+    own.enable(shell_task("job", "echo one", trigger={"type": "once", "at": soon(3600)}))
+    pid = own.start()
+    wait_until(lambda: own.ask("status")["next"])
+    file = Path(places.config_file(str(own.project)))
+    info, data = file.stat(), file.read_bytes()
+    with file.open("r+b") as same:
+        same.write(data.replace(b"echo one", b"echo two"))
+    os.utime(file, ns=(info.st_atime_ns, info.st_mtime_ns))
+    time.sleep(2.5)  # it looks each second
+    assert not own.ask("status")["suspended"]
+    os.kill(pid, signal.SIGHUP)
+    wait_until(lambda: own.ask("status")["suspended"])
+
+
 def test_sigterm_waits_for_the_run_and_sighup_reloads(own: Rig) -> None:
     """B7."""
     own.enable(shell_task("job", "sleep 1; echo x > made"))

@@ -53,7 +53,6 @@ def test_the_golden_tasks_go_round() -> None:
 
 
 def test_durations_are_seconds_or_text() -> None:
-    """E14."""
     read_task = read(task(policy={"missedWithin": "24h", "retryDelay": 90}))
     assert (read_task.policy.missed_within, read_task.policy.retry_delay) == (86400, 90)
 
@@ -99,6 +98,7 @@ def test_what_is_unset_stays_out_of_the_json() -> None:
     ],
 )
 def test_a_wrong_value_of_execution_is_named_by_its_place(name: str, value: object) -> None:
+    """E14."""
     found = faults(task(execution={"type": "claude", "command": "do", name: value}))
     assert found and all(place[:2] == ("execution", name) for place, _ in found)
 
