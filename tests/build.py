@@ -52,6 +52,8 @@ STEPS: Mapping[str, Step] = {
     "agent started": Step("store.state:State.update_run", when=lambda *args, process=None, **named: process),
     "agent ended": Step("execution.steps:_judge_shell", after=False),
     "judged": Step("execution.steps:_judge_shell"),
+    "client ended": Step("execution.steps:judge_claude", after=False),
+    "client judged": Step("execution.steps:judge_claude"),
     "committed": Step("execution.work:keep"),
     "contained": Step("execution.isolated:Isolated.contain"),
     "not yet ended": Step("store.state:State.update_run", after=False, when=_phase("ended")),

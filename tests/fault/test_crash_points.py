@@ -18,6 +18,7 @@ from scheduler.disk import paths
 from scheduler.execution import process
 from scheduler.store import config, history
 from tests import build, repos
+from tests.puppet import Puppet, act
 from tests.rig import Rig, rig, shell_task, soon, wait_until
 from tests.runs import branch_tree, branches, changed, discarded_tree, finals, fingerprint, nothing_left, strangers
 
@@ -34,8 +35,8 @@ class Shape:
     never: tuple[str, ...] = ()
 
     def steps(self) -> list[str]:
-        recovery = ("history completed", "recovered", "scratch cleared")
-        return [step for step in build.STEPS if step not in (*self.never, *recovery)]
+        elsewhere = ("client ended", "client judged", "history completed", "recovered", "scratch cleared")
+        return [step for step in build.STEPS if step not in (*self.never, *elsewhere)]
 
 
 #: Steps that a run in the main checkout does not come to.
@@ -156,6 +157,28 @@ def test_a_crash_at(own: Rig, tmp_path: Path, name: str, step: str) -> None:
     if work:
         first = own.task_records("job")[0]
         assert first.get("discardedRef") or first.get("commit"), "work was lost"
+
+
+@pytest.mark.parametrize("step", [pytest.param("client ended", marks=pytest.mark.full), "client judged"])
+def test_a_crash_at_the_verdict_over_a_client(own: Rig, tmp_path: Path, step: str) -> None:
+    """A15: its session is not begun anew, and what it did is saved."""
+    client = Puppet(tmp_path / "client")
+    client.plays(act(files={"two.txt": "two\n"}))
+    job = shell_task("job", "do it", execution={"type": "claude"}, trigger={"type": "once", "at": soon(-1)})
+    own.enable(job, client=str(client.path),
+               since=datetime.now(timezone.utc) - timedelta(minutes=1))  # fmt: skip
+    config.prepare_logs(str(own.project))
+    before = fingerprint(own.project)
+    crashed(own, step)
+    own.start()
+    record = wait_until(lambda: (found := own.task_records("job")) and found[0]["status"] != "running" and found[0])
+    assert (record["status"], record["reason"]) == ("failure", "crashed")
+    assert discarded_tree(own.project, record)["two.txt"][1] == b"two\n"
+    own.stop()
+    assert len(client.calls) == 1 and len(own.task_records("job")) == 1
+    nothing_left(own)
+    assert branches(own.project) == [] and changed(before, fingerprint(own.project)) == set()
+    repos.works_for_its_user(own.project)
 
 
 TWICE = [
