@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 
 from scheduler.core.joint import Joint, Reader, Released
+from scheduler.core.plain import OVERLAP
 from scheduler.core.record import Record
 from scheduler.core.redact import Redactor
 from scheduler.execution.flood import Flood
@@ -82,8 +83,12 @@ class RunLog:
     def _skip(self, name: str, count: int, before: bytes) -> None:
         """So many bytes of a stream are left out; `before` are the last lines of them, in which a secret may begin that
         goes on."""
-        if self._readers[name].rest():
-            self._take(self._joint.feed(name, b"\n"))
+        begun = self._readers[name].rest()
+        if begun:
+            # Of a line that is cut only what no secret can begin in that would have ended behind the cut.
+            kept = begun[:-OVERLAP]
+            self._take(self._joint.feed(name, f"\r{kept}…\n".encode("utf-8", "replace")))
+            count += len(begun) - len(kept)
         self._flush()
         for stream, lines in self._joint.feed(name, before) + self._joint.flush():
             self._streams[stream].lines(lines)
