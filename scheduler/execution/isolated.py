@@ -154,7 +154,7 @@ class Isolated:
         """Commit what the agent left; False where nothing changed. On SchedulerError `refusal` says its kind."""
         message = f"{record.task_name}\n\nTask: {record.task_id}\nRun: {record.id}\n"
         try:
-            await asyncio.to_thread(refs.clear_pipes, self.tree.project, self.tree.ref)
+            await asyncio.to_thread(work.clear_pipes, self.tree)
             self._work = await asyncio.to_thread(work.keep, self.tree, message)
         except work.LeftBranch:
             self.refusal = Reason.LEFT_BRANCH
@@ -198,7 +198,7 @@ class Isolated:
         tree, before = self.tree, await self._before
 
         def compare() -> tuple[list[str], list[str]]:
-            refs.clear_pipes(tree.project, tree.ref)
+            work.clear_pipes(tree)
             changes = containment.difference(before, containment.snapshot(tree.project, since=before))
             if not changes:
                 return [], []

@@ -6,10 +6,7 @@ called `-D` for an order.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
-import stat
 from pathlib import Path
 
 from scheduler.disk.files import locked
@@ -65,16 +62,6 @@ def check_branch(project: Project, name: str) -> str:
                 f"choose another prefix or name, or rename the branch {above}",
             )
     return name
-
-
-def clear_pipes(project: Project, ref: str) -> None:
-    """Take away what lies in the folder of a run's branch and is no file, also by a link: who reads refs, as every git
-    of the user's does, would wait for a pipe without end."""
-    for place, _, names in os.walk((project.common_dir / ref).parent):
-        for path in (os.path.join(place, name) for name in names):
-            with contextlib.suppress(OSError):
-                if not stat.S_ISREG(os.stat(path).st_mode):
-                    os.unlink(path)
 
 
 def check_remote(project: Project, name: str) -> str:

@@ -14,17 +14,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from scheduler.disk.files import locked, make_folder
+from scheduler.disk.files import locked, make_folder, read_bounded
 from scheduler.errors import SchedulerError
 from scheduler.execution import git
 from scheduler.execution.folders import delete_folder
 from scheduler.execution.git import Where
 from scheduler.execution.process import Completed
-from scheduler.execution.refs import DISCARDED, clear_pipes
+from scheduler.execution.refs import DISCARDED
 from scheduler.execution.work import (
     DIFF_OPTIONS,
     DURABLE,
     State,
+    clear_pipes,
     look,
     read_diff,
     stage,
@@ -47,6 +48,7 @@ PATIENCE = 60.0
 """Seconds that a git which a dead runner left at work is waited for."""
 
 _ID = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?\Z")
+_NOTED_LIMIT = 64 << 20
 # Where git notes a commit that nothing else may point to any more.
 _NOTED = [
     *("HEAD", "ORIG_HEAD", "MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "MERGE_AUTOSTASH"),
@@ -73,7 +75,7 @@ def rollback(tree: Worktree, run_id: str, message: str) -> Rollback:
     """
     ref = DISCARDED + run_id
     try:
-        clear_pipes(tree.project, tree.ref)
+        clear_pipes(tree)
         commit, unsaved = _save(tree, ref, message)
     except (SchedulerError, OSError) as error:
         commit = None
@@ -241,7 +243,7 @@ def _noted(tree: Worktree) -> set[str]:
     found: set[str] = set()
     for file in files:
         with contextlib.suppress(OSError):
-            for line in file.read_text(errors="replace").splitlines():
+            for line in read_bounded(file, _NOTED_LIMIT).decode(errors="replace").splitlines():
                 found.update(word for word in line.split(" ", 2)[:2] if _ID.match(word) and word.strip("0"))
     return found
 

@@ -138,6 +138,17 @@ def _commit_rest(tree: Worktree, where: Where, state: State, message: str) -> li
     return unsaved
 
 
+def clear_pipes(tree: Worktree) -> None:
+    """Take away what is no file, also by a link, beside the run's branch and where git notes how its worktree stands:
+    who reads there, as every git of the user's does, would wait for a pipe without end."""
+    for folder in filter(None, ((tree.project.common_dir / tree.ref).parent, admin_folder(tree))):
+        for place, _, names in os.walk(folder):
+            for path in (os.path.join(place, name) for name in names):
+                with contextlib.suppress(OSError):
+                    if not stat.S_ISREG(os.stat(path).st_mode):
+                        os.unlink(path)
+
+
 def with_identity(where: Where, command: Callable[[Where], Completed]) -> Completed:
     """Run a command that makes a commit; once more under a name of our own where the user has none configured."""
     done = command(where)

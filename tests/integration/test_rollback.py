@@ -179,17 +179,19 @@ def test_whatever_became_of_gits_own_files(root: Path, tree: Worktree, harm: str
     assert done.commit is not None and repos.committed(root, done.commit) == expected and reachable(root, tip)
 
 
+@pytest.mark.parametrize("place", ["REF", "worktrees/NAME/ORIG_HEAD", "worktrees/NAME/REVERT_HEAD"])
 @pytest.mark.parametrize("link", [False, True])
 def test_a_pipe_in_place_of_the_branch_is_not_waited_for(
-    root: Path, tree: Worktree, tmp_path: Path, link: bool
+    root: Path, tree: Worktree, tmp_path: Path, place: str, link: bool
 ) -> None:
-    """Nor by the user's own git afterwards."""
+    """Nor one where git notes commits; nor by the user's own git afterwards."""
     tip = head(repos.commit(tree.path, "One", {"one": "1"}))
-    branch, pipe = root / ".git" / tree.ref, tmp_path / "pipe"
-    branch.unlink()
-    os.mkfifo(pipe if link else branch)
+    taken = root / ".git" / (tree.ref if place == "REF" else place.replace("NAME", tree.path.name))
+    pipe = tmp_path / "pipe"
+    taken.unlink(missing_ok=True)
+    os.mkfifo(pipe if link else taken)
     if link:
-        branch.symlink_to(pipe)
+        taken.symlink_to(pipe)
     done = rollback(tree, RUN, "Rolled back")
     assert done.unsaved == () and reachable(root, tip) and repos.branches(root) == ["main"]
 
