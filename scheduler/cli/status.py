@@ -33,14 +33,15 @@ def status(context: Context, /, folder: str | None, as_json: bool) -> None:
     runner = _runner(context)
     known = trust.read(context.paths)
     roots = [context.root(folder)] if folder is not None else _roots(context, known)
-    runs = {root: overview.recent_runs(root) for root in roots}
+    bad: dict[str, list[bytes]] = {root: [] for root in roots}
+    runs = {root: overview.recent_runs(root, bad[root]) for root in roots}
     projects = {root: _project(context, root, known.get(root), runner, runs[root]) for root in roots}
     answer = {
         "runner": runner and {name: runner[name] for name in ("pid", "version", "host", "startedAt", "stopping")},
         "running": _among(roots, runner, "running"),
         "queued": _among(roots, runner, "queued"),
         "waiting": _among(roots, runner, "waiting"),
-        "projects": [{"root": root, **entry} for root, entry in projects.items()],
+        "projects": [{"root": root, **entry, "damagedLines": len(bad[root])} for root, entry in projects.items()],
         "coming": _coming(projects),
         "recent": _recent(runs)[:RECENT],
         **matters.of_the_user(context),
@@ -115,6 +116,9 @@ def _show(context: Context, answer: dict[str, Any]) -> None:
         overdue = matters.overdue(entry, now, off=answer["off"] is not None)
         if overdue is not None:
             output.say(f"  {overdue}")
+        if entry["damagedLines"]:
+            lines = fmt.count(entry["damagedLines"], "damaged line")
+            output.note(f"{lines} in this history, passed over\n  'history --verify' names each")
     matters.tell_limits(answer, now)
     if any(entry["enabled"] for entry in answer["projects"]) and not runner and answer["off"] is None:
         output.note("nothing runs without a runner\n  start it: 'start'")

@@ -218,9 +218,9 @@ def _held(root: str, known: Known, standing: Standing, enabled: bool) -> list[di
     return found
 
 
-def recent_runs(root: str) -> list[dict[str, Any]]:
-    """The records at the end of a project's history, folded, oldest first."""
-    return history.fold(history.read_tail(paths.history_file(root), TAIL))
+def recent_runs(root: str, bad: list[bytes] | None = None) -> list[dict[str, Any]]:
+    """The records at the end of a project's history, folded, oldest first. `bad` gets the lines that hold none."""
+    return history.fold(history.read_tail(paths.history_file(root), TAIL, bad))
 
 
 def open_matters(root: str, runs: Sequence[dict[str, Any]], now: datetime) -> list[dict[str, Any]]:

@@ -86,7 +86,8 @@ class Floor:
         except Exception as error:
             log.exception("run %s ended by a bug", record.id)
             reason = Reason.CRASHED
-            said = f"a bug of the scheduler ended this run: {error!r:.300}; see {self._paths.runner_log}"
+            what = order.redactor.text(repr(error))[:300]  # cut only then: half a secret is not known for one
+            said = f"a bug of the scheduler ended this run: {what}; see {self._paths.runner_log}"
         final = record.evolve(status=Status.FAILURE, reason=reason, completed_at=self._now(), error=said)
         row = self._state.run(record.id)
         return await self._save(final, row.place if row else None)

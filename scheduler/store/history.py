@@ -205,6 +205,12 @@ def find_run(records: Iterable[dict[str, Any]], prefix: str) -> dict[str, Any]:
     raise SchedulerError(f"{len(found)} runs begin with {prefix!r:.60}", "give more characters of the id")
 
 
-def read_tail(path: str, size: int) -> Iterator[dict[str, Any]]:
-    """The records in the last `size` bytes of a history, oldest first; a line that is cut there is left out."""
-    return (record for record in map(parse, reading.tail(path, size)) if record is not None)
+def read_tail(path: str, size: int, bad: list[bytes] | None = None) -> Iterator[dict[str, Any]]:
+    """The records in the last `size` bytes of a history, oldest first; a line that is cut there is left out. `bad` gets
+    the lines that hold none."""
+    for line in reading.tail(path, size):
+        record = parse(line)
+        if record is not None:
+            yield record
+        elif bad is not None and line.strip():
+            bad.append(line)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from scheduler.disk import glance
+from scheduler.disk import glance, paths
 from scheduler.runner import control
 from tests.command import PACKAGE, Command, environment
 from tests.rig import Rig, rig, wait_until
@@ -246,6 +246,19 @@ def test_status_names_what_is_wrong_in_a_config(cli: Command, living: Rig) -> No
     assert not re.search(r" config$", said, re.MULTILINE)
     known = glance.read(living.paths.glance) or {}
     assert [matter["kind"] for matter in known["projects"][str(living.project)]["open"]] == ["config"]
+
+
+def test_status_tells_of_damaged_lines_of_a_history_once(cli: Command, living: Rig) -> None:
+    """A2"""
+    add(cli, "a", "true")
+    file = Path(paths.history_file(str(living.project)))
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(b'{"id": "torn\n\nnot a record\n')
+    said = cli("status")
+    assert said.err.count("2 damaged lines in this history, passed over") == 1
+    assert cli("status", "--json").json["projects"][0]["damagedLines"] == 2
+    file.unlink()
+    assert "damaged" not in cli("status").err
 
 
 def test_status_without_a_runner(cli: Command, living: Rig, tmp_path: Path) -> None:
