@@ -3,8 +3,11 @@ D9, D10, E16, F22, I1, I2, I3, I4, I5, I6 and I9 of the matrix. (E17, I7 and sel
 
 from __future__ import annotations
 
+import contextlib
+import grp
 import json
 import os
+import pwd
 import shutil
 import stat
 import subprocess
@@ -17,7 +20,7 @@ import pytest
 
 from scheduler.disk import paths as places
 from scheduler.store import trust
-from tests.boxes import BECOME_NOBODY, NOBODY, open_to_nobody
+from tests.boxes import open_to_nobody
 from tests.command import PACKAGE, Command
 from tests.repos import git
 from tests.rig import Rig, rig, shell_task, wait_until
@@ -270,6 +273,18 @@ for path in sys.argv[2:]:
 """
 
 
+def somebody() -> tuple[int, int]:
+    """A user of this machine, not root, with a group of the same name and nobody else in it."""
+    users = pwd.getpwall()
+    for user in users:
+        with contextlib.suppress(KeyError):
+            group = grp.getgrnam(user.pw_name)
+            alone = sum(other.pw_gid == user.pw_gid for other in users) == 1
+            if user.pw_uid and group.gr_gid == user.pw_gid and not group.gr_mem and alone:
+                return user.pw_uid, user.pw_gid
+    pytest.skip("nobody here has a group of their own")
+
+
 def test_as_a_user_without_roots_rights(tmp_path: Path) -> None:
     """D7, I6: another owner, writable by others or by a group with others in it: refused; root's files and a group of
     one's own (umask 002): not. It is what config, trust store and settings are asked with."""
@@ -277,30 +292,31 @@ def test_as_a_user_without_roots_rights(tmp_path: Path) -> None:
     file = tmp_path / "folder/file"
     file.parent.mkdir()
     file.write_text("{}")
-    pythons = [[*BECOME_NOBODY, name, "-I", "-S", "-c"] for name in (sys.executable, "/usr/bin/python3")]
+    me, group = somebody()
+    become = ("setpriv", f"--reuid={me}", f"--regid={group}", "--clear-groups")
+    pythons = [[*become, name, "-I", "-S", "-c"] for name in (sys.executable, "/usr/bin/python3")]
     look = f"import sys; sys.path.insert(0, {str(SOURCE)!r}); import scheduler.disk.rights"
     able = [words for words in pythons if subprocess.run([*words, look], capture_output=True).returncode == 0]
     if not able:
         pytest.skip("another user cannot reach a Python or the checkout here")
 
-    def told(owner: int, group: int, mode: int, *, folder: int = 0o755, keeper: int = NOBODY) -> str:
-        os.chown(file, owner, group)
+    def told(owner: int, owners: int, mode: int, *, folder: int = 0o755, keeper: int = me) -> str:
+        os.chown(file, owner, owners)
         file.chmod(mode)
-        os.chown(file.parent, keeper, group)
+        os.chown(file.parent, keeper, owners)
         file.parent.chmod(folder)
         argv = [*able[0], AS_NOBODY, str(SOURCE), str(file)]
         return subprocess.run(argv, capture_output=True, text=True, cwd="/", check=True).stdout.strip()
 
-    me = NOBODY
-    assert told(me, me, 0o600) == "taken"
-    assert told(me, me, 0o664, folder=0o775) == "taken"  # umask 002, a group of one's own
+    assert told(me, group, 0o600) == "taken"
+    assert told(me, group, 0o664, folder=0o775) == "taken"  # umask 002, a group of one's own
     assert told(0, 0, 0o644, keeper=0) == "taken"
     assert told(me, 100, 0o664) == "is writable by a group (mode 664)"
     assert told(me, 100, 0o600, folder=0o775) == "is writable by a group (mode 775)"
-    assert told(me, me, 0o666) == "is writable by everybody (mode 666)"
-    assert told(me, me, 0o600, folder=0o777) == "is writable by everybody (mode 777)"
-    assert told(12345, me, 0o644) == "is owned by another user (uid 12345)"
-    assert told(me, me, 0o644, keeper=12345) == "is owned by another user (uid 12345)"
+    assert told(me, group, 0o666) == "is writable by everybody (mode 666)"
+    assert told(me, group, 0o600, folder=0o777) == "is writable by everybody (mode 777)"
+    assert told(12345, group, 0o644) == "is owned by another user (uid 12345)"
+    assert told(me, group, 0o644, keeper=12345) == "is owned by another user (uid 12345)"
 
 
 def test_a_config_behind_a_link_into_a_folder_of_everybodys_is_refused(own: Rig, cli: Command, tmp_path: Path) -> None:
