@@ -215,7 +215,7 @@ class Isolated:
             return [str(change) for change in mine], [str(change) for change in told]
 
         attributed, others = await asyncio.to_thread(compare)
-        notes += [f"the main checkout changed meanwhile, not by this run: {text}" for text in others[:10]]
+        notes += [f"the main checkout changed meanwhile, it cannot be told by whom: {text}" for text in others[:10]]
         if not attributed:
             return None
         return "the run changed the main checkout: " + "; ".join(attributed[:10])

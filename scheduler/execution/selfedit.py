@@ -51,7 +51,7 @@ class Watch:
         except (SchedulerError, OSError) as error:
             notes.append(f"whether it changed what decides over it could not be told: {error}")
             return ended
-        notes += [f"changed meanwhile, not by this run: {label}" for label in finding.others[:_TOLD]]
+        notes += [f"changed meanwhile, it cannot be told by whom: {label}" for label in finding.others[:_TOLD]]
         if not finding.mine:
             return ended
         notes += [_also(ended)] if ended.verdict.status is not Status.SUCCESS else []

@@ -149,7 +149,7 @@ def test_what_somebody_else_changes_meanwhile_is_a_note(own: Rig) -> None:
     go.touch()
     record = own.record(run_id)
     assert record["status"] == "success", record
-    meanwhile = "changed meanwhile, not by this run: "
+    meanwhile = "changed meanwhile, it cannot be told by whom: "
     assert sorted(note.removeprefix(meanwhile) for note in record["notes"] if note.startswith(meanwhile)) == [
         f"git's setting core.editor in {root}/.git/config",
         "the git hook post-commit",

@@ -66,7 +66,7 @@ def test_a_user_at_work_costs_no_run_its_success(own: Rig, tmp_path: Path, meanw
     record = own.record(run)
 
     assert record["status"] == "success", record
-    notes = [note for note in record["notes"] if "not by this run" in note]
+    notes = [note for note in record["notes"] if "it cannot be told by whom" in note]
     assert notes and len(notes) == len(set(notes)), record
     assert changed(theirs, fingerprint(own.project)) == set()
     assert branch_tree(own.project, record)["file.txt"][1] == b"run\n"
