@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,10 +30,14 @@ class Screen:
         return " ".join(_ESCAPE.sub(" ", text).split())
 
     def wait_for(self, words: str, patience: float = PATIENCE) -> None:
-        """Read until the words are there, however the client broke and moved them."""
+        """Read until the words are there, however the client broke and moved them; it may draw without an end."""
+        end = time.monotonic() + patience
         while words not in self.text:
             try:
-                self.raw += self._process.read_nonblocking(65536, timeout=patience)
+                left = end - time.monotonic()
+                if left <= 0:
+                    raise pexpect.TIMEOUT(words)
+                self.raw += self._process.read_nonblocking(65536, timeout=left)
             except (pexpect.TIMEOUT, pexpect.EOF):
                 raise AssertionError(f"waited in vain for {words!r}; the screen has: {self.text}") from None
 

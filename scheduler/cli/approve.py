@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import click
 
-from scheduler.cli import matters, output, readiness, review
-from scheduler.cli.change import take_in, tell
+from scheduler.cli import approver, matters, output, readiness, review
+from scheduler.cli.change import changed, take_in, tell
 from scheduler.cli.context import Context, json_option, project_option
 from scheduler.cli.pauses import lift_account
 from scheduler.cli.view import View, look
@@ -26,6 +26,7 @@ from scheduler.errors import SchedulerError
 from scheduler.execution import claude
 from scheduler.runner import control, service
 from scheduler.store import config, trust
+from scheduler.store.config import Source
 from scheduler.store.state import State
 from scheduler.store.trust import Suspension
 
@@ -37,12 +38,15 @@ scripts that they call, and not the settings, hooks and servers of Claude Code t
 
 @click.command()
 @click.option("--yes", "-y", is_flag=True, help="Do not ask: you have read the tasks.")
+@click.option("--word", hidden=True, help="The yes of a person, typed into a session that showed the tasks.")
 @click.option("--no-start", is_flag=True, help="Do not start the runner.")
 @project_option
 @json_option
 @click.pass_obj
-def enable(context: Context, /, yes: bool, no_start: bool, folder: str | None, as_json: bool) -> None:
+def enable(context: Context, /, yes: bool, word: str | None, no_start: bool, folder: str | None, as_json: bool) -> None:
     """Show what would run in this project, check what it needs, approve it, and let the runner serve it."""
+    if yes:
+        approver.refuse_unread(context)
     root = context.root(folder)
     view = look(context, root)
     if view.absent:
@@ -51,10 +55,12 @@ def enable(context: Context, /, yes: bool, no_start: bool, folder: str | None, a
     suspension = _suspension(view)
     client = claude.find_client(context.env.get("PATH", ""))
     found = list(readiness.checks(context, root, parsed.tasks, None if client is None else str(client)))
-    if not as_json:
+    if not as_json and word is None:
         _show(view, parsed, found)
     if not (view.enabled and view.approved) and not yes:
-        _ask(len(parsed.tasks), shown=not as_json)
+        if word is None and context.typed is not None and not as_json:
+            return _ask_in_session(context, view)
+        _ask(context, view, len(parsed.tasks), word, shown=not as_json)
     _approve(context, view, parsed, None if client is None else str(client))
     if any(check.name == "login" and check.level != "fail" for check in found):
         lift_account(context)
@@ -80,8 +86,19 @@ def enable(context: Context, /, yes: bool, no_start: bool, folder: str | None, a
         output.say("after a reboot a session here starts it again; 'service install' has the operating system do that")
 
 
-def _ask(count: int, *, shown: bool) -> None:
+def _ask_in_session(context: Context, view: View) -> None:
+    """Leave the yes to the person who reads this. Only what the session shows as a whole can be approved there."""
+    assert view.source is not None
+    word = approver.ask(context, view.source, _suspension(view))
+    output.say(f"\nNothing of this is approved yet. To approve exactly this, type: /scheduler:enable yes {word}")
+
+
+def _ask(context: Context, view: View, count: int, word: str | None, *, shown: bool) -> None:
+    if word is not None and context.typed is not None:
+        assert view.source is not None
+        return approver.answered(context, view.source, _suspension(view), word)
     if not shown or not sys.stdin.isatty():
+        approver.refuse_unread(context)
         raise SchedulerError(
             "to enable a project somebody has to say yes", "run this in a terminal, or read the tasks and give --yes"
         )
@@ -104,14 +121,27 @@ def _approve(context: Context, view: View, parsed: Config, client: str | None) -
         before = known.get(shown.project)
         if before is not None and before.suspension != _suspension(view):
             raise SchedulerError("a run changed something while you looked", "run 'enable' again")
-        # After a self-edit only what is looked at now counts: the run may have approved something by itself.
-        approvals = before.approvals if before and before.suspension is None else ()
-        path = context.env.get("PATH", "")
-        project = trust.Project(shown.project, True, path, client, iso(context.now), approvals)
-        known = trust.approved({**known, shown.project: project}, shown, iso(context.now))
+        known[shown.project] = _approved(context, before, shown, parsed, client)
         trust.write(context.paths, known)
         take_in(context, known[shown.project], parsed)
     config.prepare_logs(shown.project)
+
+
+def _approved(
+    context: Context, before: trust.Project | None, shown: Source, parsed: Config, client: str | None
+) -> trust.Project:
+    """The project as it is served from now on. What was approved already is not approved again, and a tool call, which
+    nobody said yes to, does not say which programs run."""
+    by, path, now = approver.approver(context), context.env.get("PATH", ""), iso(context.now)
+    if before is not None and before.enabled and before.approves(shown):
+        if by.how == "claude":
+            return before
+        return dataclasses.replace(before, path=path, client=client, enabled_at=now)
+    # After a self-edit only what is looked at now counts: the run may have approved something by itself.
+    approvals = before.approvals if before and before.suspension is None else ()
+    project = trust.Project(shown.project, True, path, client, now, approvals)
+    what = changed(context, approvals if before and before.enabled else (), shown, parsed)
+    return trust.approved({shown.project: project}, shown, now, by, what)[shown.project]
 
 
 def _show(view: View, parsed: Config, found: list[Finding]) -> None:
@@ -143,7 +173,7 @@ def _difference(view: View) -> Iterator[str]:
     if view.approved or view.trusted is None or not view.trusted.approvals or view.source is None:
         return
     last = view.trusted.approvals[-1]
-    yield f"Changed since you approved it on {last.at[:10]}:"
+    yield f"Changed since it was approved {approver.words(last)}:"
     texts = [("config.json", last.config, view.source.config), ("rules.md", last.rules or "", view.source.rules or b"")]
     for name, before, now in texts:
         old = visible(before).split("\n")

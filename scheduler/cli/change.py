@@ -6,14 +6,16 @@ written, so that the runner never sees a config of ours that is not approved.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from scheduler.cli.approver import approver
 from scheduler.cli.context import Context
 from scheduler.cli.view import known_of
 from scheduler.core import health
-from scheduler.core.models import iso
+from scheduler.core.models import Task, iso
 from scheduler.core.parse import Config, trigger_digest
 from scheduler.disk import glance, paths
 from scheduler.errors import NotTrusted, SchedulerError
@@ -38,12 +40,31 @@ def change(context: Context, root: str, edit: Callable[[list[Any]], None]) -> Co
         before, after, parsed = _edited(context, known, root, edit)
         known.setdefault(root, trust.Project(root, False, "", None, ""))
         if before is not None or _are_ours(after.rules, known[root]):
-            known = trust.approved(known, after, iso(context.now))
+            what = changed(context, known[root].approvals, after, parsed)
+            known = trust.approved(known, after, iso(context.now), approver(context), what)
         trust.write(context.paths, known)
         config.write(after, before)
         take_in(context, known[root], parsed)
     tell(context, root)
     return parsed
+
+
+def changed(context: Context, approvals: Sequence[trust.Approval], after: Source, parsed: Config) -> list[str]:
+    """What is other than in the last approval: ids of tasks, `rules.md`; `config.json` where it is neither.
+
+    `parsed` is `after` without secrets in its names.
+    """
+    if not approvals:
+        return [task.id for task in parsed.tasks]
+    last, rules = approvals[-1], None if after.rules is None else after.rules.decode("utf-8", "replace")
+    old: dict[str, Task] = {}
+    with contextlib.suppress(SchedulerError):
+        before = Source(after.project, last.config.encode("utf-8", "replace"), None)
+        old = {task.id: task for task in before.vetted(context.env)[0].tasks}
+    new = {task.id: task for task in parsed.tasks}
+    found = [task_id for task_id in {**old, **new} if old.get(task_id) != new.get(task_id)]
+    found += ["rules.md"] if rules != last.rules else []
+    return found or ["config.json"]
 
 
 def rehearse(context: Context, root: str, edit: Callable[[list[Any]], None]) -> Config:

@@ -19,10 +19,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Context:
-    """One call of the command line. `now` has the offset of the local zone."""
+    """One call of the command line. `now` has the offset of the local zone. `typed`: the id of the client's session
+    into which a person typed this as a slash command; None for any other call."""
 
     env: Mapping[str, str]
     now: datetime
+    typed: str | None = None
 
     @classmethod
     def current(cls) -> Context:

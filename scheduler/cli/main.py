@@ -132,15 +132,15 @@ def cli() -> None:
     """Recurring work for Claude Code, each run in a git worktree of its own, with a true history."""
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Run one verb and return the exit code."""
+def main(args: Sequence[str] | None = None, context: Context | None = None) -> int:
+    """Run one verb and return the exit code. `context`: where it is not this process's own."""
     _have_streams()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     try:
         name = "claude-scheduler" if os.path.basename(sys.argv[0]) == "claude-scheduler" else "scheduler"
         colour = False if os.environ.get("NO_COLOR") else None
-        code = cli.main(args, name, COMPLETE_VAR, standalone_mode=False, obj=Context.current(), color=colour)
+        code = cli.main(args, name, COMPLETE_VAR, standalone_mode=False, obj=context or Context.current(), color=colour)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except BrokenPipeError:

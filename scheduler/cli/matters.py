@@ -17,6 +17,7 @@ from scheduler.disk.switch import mend
 from scheduler.errors import SchedulerError
 from scheduler.store import database, settings
 
+NAMED = 5  # so many tasks of an approval are said
 _TEXTS = {
     "failed": "failed: 'show {run}', 'logs {task}' or 'retry {run}'",
     "containment": "CHANGED YOUR CHECKOUT: 'show {run}' has the list, 'diff {run}' its own work",
@@ -58,6 +59,16 @@ def overdue(entry: dict[str, Any], now: datetime, *, off: bool = False) -> str |
     since = output.moment(_local(found["since"]), now)
     why = "the scheduler is switched off" if off else _WHY.get(found["cause"], found["cause"])
     return f"{found['due']} due, 0 ran since {since}: {why}"
+
+
+def approvals(entry: dict[str, Any], now: datetime) -> list[str]:
+    """Who approved what in a project of late, a line each, the newest first."""
+    found = []
+    for one in reversed(entry["approvals"]):
+        what, more = one["what"][:NAMED], len(one["what"]) - NAMED
+        names = ", ".join(what) + (f" and {more} more" if more > 0 else "")
+        found.append(f"approved {output.moment(_local(one['at']), now)} by {one['by']}: {names or 'no task'}")
+    return found
 
 
 def rows(projects: list[dict[str, Any]], now: datetime) -> list[list[str]]:

@@ -113,6 +113,8 @@ def _show(context: Context, answer: dict[str, Any]) -> None:
     matters.tell_standstill(context)
     for entry in answer["projects"]:
         output.say(f"{entry['root']}: {_standing(entry)}")
+        for line in matters.approvals(entry, now):
+            output.say(f"  {line}")
         overdue = matters.overdue(entry, now, off=answer["off"] is not None)
         if overdue is not None:
             output.say(f"  {overdue}")

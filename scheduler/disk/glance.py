@@ -4,6 +4,7 @@
      "projects": {<real path>: {
         "enabled": bool, "trusted": bool, "suspended": null | "one line why",
         "approved": [<first 16 digits of the SHA-256 of an approved config>],
+        "approvals": [{"at": <epoch s>, "by": text, "what": [<task id, "rules.md" or "config.json">]}],
         "tasks": n, "active": n, "running": n, "next": [{"task": id, "at": <epoch s>}],
         "recent": [{"run": id8, "task": id, "status": s, "reason": r | null, "at": <epoch s>, "costUsd": x | null}],
         "open": [{"kind": "failed" | "review" | "kept-worktree" | "usage-limit" | "config" | "paused"
@@ -16,6 +17,8 @@ What keeps tasks from running (`paused`, `budget`, `usage-limit`, `auth`, `credi
 the client said), "skipped": how many occurrences were passed over. A `kept-worktree` says its "path", a `failed` one by
 "work": bool whether work of it was saved and by "loud": "containment" | "self-edit" | null whether it changed what it
 must not, a `waiting` one (which met a usage limit and goes on later) "by" for what.
+
+`approvals` are the last ones of the last seven days: who gave them, and how, and what was new or changed in them.
 
 The dead-man's switch: `overdue` is what came due until the entry was written and did not run, and how many runs began
 meanwhile; `cause` is the main reason ("no-runner", "asleep", "untrusted", "settings", or the kind of what keeps tasks

@@ -93,6 +93,11 @@ class Paths:
         return self.in_state("trust.json")
 
     @property
+    def asked(self) -> str:
+        """What a session showed last for a yes, and the word for it."""
+        return self.in_state("asked.json")
+
+    @property
     def state_db(self) -> str:
         return self.in_state("state.db")
 

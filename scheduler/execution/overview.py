@@ -27,6 +27,7 @@ from scheduler.store.trust import NOT_APPROVED, Project
 TAIL = 1 << 20  # bytes at the end of the history that are looked at
 RECENT = timedelta(days=7)
 COMING = 3  # occurrences told
+APPROVALS, NAMED = 5, 10  # approvals told, and of each so many tasks
 DUE = 10  # occurrences told as moments, by which a hook counts what came due while no runner was there
 LATE = timedelta(seconds=GRACE)  # what is younger is under way
 _FAR = timedelta(days=36525)
@@ -142,6 +143,7 @@ def entry(
         "trusted": standing.approved,
         "suspended": standing.suspended,
         "approved": [approval.digest[:16] for approval in trusted.approvals] if trusted else [],
+        "approvals": _approvals(trusted, (now - RECENT).timestamp()) if trusted else [],
         "tasks": standing.tasks,
         "active": standing.active,
         "next": [{"task": task, "at": at} for at, task in standing.coming[:COMING]],
@@ -152,6 +154,16 @@ def entry(
         "overdue": overdue
         and {"due": overdue.due, "ran": overdue.ran, "since": overdue.since.timestamp(), "cause": overdue.cause},
     }
+
+
+def _approvals(trusted: Project, since: float) -> list[dict[str, Any]]:
+    """The approvals since then of which it is known who gave them, the newest last."""
+    found = []
+    for approval in trusted.approvals:
+        at = _moment(approval.at)
+        if approval.by is not None and at > since:
+            found.append({"at": at, "by": approval.by.words(), "what": approval.what[:NAMED]})
+    return found[-APPROVALS:]
 
 
 def _is_quiet(known: Known, at: float) -> bool:
@@ -258,7 +270,11 @@ def _recent(run: dict[str, Any]) -> dict[str, Any]:
 
 
 def _ended(run: dict[str, Any]) -> float:
+    return _moment(run.get("completedAt") or run["startedAt"])
+
+
+def _moment(text: str) -> float:
     try:
-        return datetime.fromisoformat(run.get("completedAt") or run["startedAt"]).timestamp()
+        return datetime.fromisoformat(text).timestamp()
     except ValueError:
         return 0.0

@@ -48,16 +48,17 @@ def _enabled(
     runs = [run for run in greeting.recent(entry) if run["run"] not in seen.shown(before)]
     more = len(runs) >= glance.RECENT  # and none of them was told of: there may have been others before
     lines = [greeting.news(runs, greeting.number(before, "at"), now, more=more)]
+    approved = _approved(entry, greeting.number(before, "at"), now)
     goes_on = event.get("source") in ("clear", "compact")
     if goes_on:  # only what is new
-        lines += greeting.matters(entry, now) if lines[0] else []
+        lines = [approved, *lines, *(greeting.matters(entry, now) if lines[0] else [])]
     else:
         left = greeting.reminder(greeting.number(before, "waiting"), greeting.number(before, "reminded"), now)
         late = greeting.overdue(entry, runner, now)
         first = [] if off is None else [greeting.switched_off(off.since, switch.mend(paths.off_switch), now)]
         if off is None or greeting.is_suspended(entry):
             first.append(greeting.state(entry, runner, now))
-        lines = [*first, late, *lines, update, *greeting.matters(entry, now), left]
+        lines = [*first, late, approved, *lines, update, *greeting.matters(entry, now), left]
     lines = greeting.fit([line for line in lines if line])
     if not env.get("CLAUDE_CODE_ENTRYPOINT", "").startswith("sdk"):  # with -p nobody sees it
         after.update(at=now, shown=[run["run"] for run in greeting.recent(entry)])
@@ -70,6 +71,15 @@ def _enabled(
     context = greeting.context(entry, runs, now, off=off is not None)
     reply: dict[str, Any] = {"hookSpecificOutput": {"hookEventName": "SessionStart", "additionalContext": context}}
     return {"systemMessage": "\n".join(lines), **reply} if lines else reply
+
+
+def _approved(entry: Mapping[str, Any], since: float, now: float) -> str:
+    """A line on who approved what since then; empty where nobody did."""
+    if not entry.get("approvals"):
+        return ""
+    from scheduler.hooks import approvals  # mostly there is none, and its import is spared
+
+    return approvals.line(entry, since, now)
 
 
 def _as_it_is(entry: Mapping[str, Any], project: str, runner: str) -> Mapping[str, Any]:

@@ -19,17 +19,46 @@ from scheduler.store.config import Source
 
 LIMIT = 256 * 1024 * 1024
 KEPT = 20  # approvals a project keeps; the oldest goes first
+NAMED = 50  # so many tasks an approval names
 NOT_APPROVED = "its config is not the one that was approved"
 
 
 @dataclass(frozen=True)
+class Approver:
+    """Who approved: `user` is the account's name, `verb` the command. `how` it was said: in a `terminal`, `typed`
+    into a session of the client, by the client itself (`claude`: a tool call), or by a `script`. `session` is that of
+    the client, by the first eight characters of its id."""
+
+    user: str
+    how: str
+    verb: str
+    session: str | None = None
+
+    def words(self) -> str:
+        """Who and how, as it is said."""
+        who = _HOW.get(self.how, "{user}").format(user=self.user)
+        return f"{who} ({self.verb})" if self.verb else who
+
+
+_HOW = {
+    "terminal": "{user} in a terminal",
+    "typed": "{user} in Claude Code",
+    "claude": "Claude Code, for {user}",
+    "script": "a script of {user}",
+}
+
+
+@dataclass(frozen=True)
 class Approval:
-    """One approved content."""
+    """One approved content. `by` is None where that was not recorded. `what` it added, changed or took away: ids of
+    tasks, `rules.md`."""
 
     digest: str
     at: str
     config: str
     rules: str | None
+    by: Approver | None = None
+    what: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -116,11 +145,17 @@ def _refuse_repository(paths: Paths) -> None:
 
 
 def _project(root: str, entry: dict[str, Any]) -> Project:
-    approvals = tuple(Approval(a["digest"], a["at"], a["config"], a["rules"]) for a in entry["approvals"])
+    approvals = tuple(map(_approval, entry["approvals"]))
     told = entry.get("suspension")
     suspension = None if told is None else _suspension(told)
     enabled = entry["enabled"] is True
     return Project(root, enabled, entry["path"], entry["client"], entry["enabledAt"], approvals, suspension)
+
+
+def _approval(told: dict[str, Any]) -> Approval:
+    by, what = told.get("by"), tuple(map(str, told.get("what", ())))
+    who = None if by is None else Approver(str(by["user"]), str(by["how"]), str(by["verb"]), by.get("session"))
+    return Approval(told["digest"], told["at"], told["config"], told["rules"], who, what)
 
 
 def _suspension(told: dict[str, Any]) -> Suspension:
@@ -143,7 +178,7 @@ def write(paths: Paths, projects: dict[str, Project]) -> None:
             "path": p.path,
             "client": p.client,
             "enabledAt": p.enabled_at,
-            "approvals": [{"digest": a.digest, "at": a.at, "config": a.config, "rules": a.rules} for a in p.approvals],
+            "approvals": [asdict(approval) for approval in p.approvals],
             **({} if p.suspension is None else {"suspension": asdict(p.suspension)}),
         }
         for root, p in projects.items()
@@ -151,17 +186,16 @@ def write(paths: Paths, projects: dict[str, Project]) -> None:
     files.write_atomic(paths.trust, json.dumps({"version": 1, "projects": raw}, indent=1).encode() + b"\n")
 
 
-def approval(source: Source, at: str) -> Approval:
-    """The approval of one content."""
-    rules = None if source.rules is None else source.rules.decode("utf-8", "replace")
-    return Approval(source.digest, at, source.config.decode("utf-8", "replace"), rules)
-
-
-def approved(projects: dict[str, Project], source: Source, at: str) -> dict[str, Project]:
+def approved(
+    projects: dict[str, Project], source: Source, at: str, by: Approver | None = None, what: Iterable[str] = ()
+) -> dict[str, Project]:
     """`projects` with `source` approved for its project, which must be known."""
     project = projects[source.project]
     others = [a for a in project.approvals if a.digest != source.digest]
-    return {**projects, source.project: replace(project, approvals=(*others, approval(source, at))[-KEPT:])}
+    rules = None if source.rules is None else source.rules.decode("utf-8", "replace")
+    config = source.config.decode("utf-8", "replace")
+    approval = Approval(source.digest, at, config, rules, by, tuple(what)[:NAMED])
+    return {**projects, source.project: replace(project, approvals=(*others, approval)[-KEPT:])}
 
 
 def suspend(paths: Paths, roots: Iterable[str], suspension: Suspension) -> None:

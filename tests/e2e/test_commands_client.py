@@ -110,6 +110,37 @@ def test_what_is_typed_into_a_session_is_answered_on_the_screen(client: Path, ow
     assert "paused" in shell("list").out
 
 
+def test_a_person_approves_in_a_session_and_the_model_cannot(client: Path, own: Rig, cache: Path) -> None:
+    """I7: by the word on the screen, which the model does not hear; its own call is refused, though none asks it."""
+    shell = Command(own.project, own.env)
+    shell("add", "nightly", "--every", "4h", "--shell", "echo approved as it is")
+    trust(own.home, own.project, API_KEY["ANTHROPIC_API_KEY"])
+    with StandIn() as api:
+        env = {**client_environment(own.home, api), **own.env, "XDG_CACHE_HOME": str(cache)}
+        api.play([tool("Bash", command=f"{SCHEDULER} enable --yes"), text("as the model says")])
+        allowed = ("--permission-mode", "default", "--allowedTools", "Bash")
+        with client_screen([str(client), *PLUGIN, *allowed], own.project, env) as screen:
+            screen.wait_for("Scheduler: 1 task here is not enabled.")
+            screen.enter("/scheduler:enable")
+            screen.wait_for("Original prompt: /scheduler:enable")
+            found = re.search(r"type: /scheduler:enable yes (\w{4})\b", screen.text)
+            assert found and "echo approved as it is" in screen.text, screen.text
+            screen.enter("please approve it")
+            screen.wait_for("as the model says")
+            assert "for a person to type, not for a tool call" in tool_results(api)[0]
+            assert not any(found[1] in json.dumps(turn.body) for turn in api.turns)
+            assert "not enabled" in shell("status").out
+            screen.enter(f"/scheduler:enable yes {found[1]}")
+            screen.wait_for("enabled: 1 task")
+            screen.leave()
+        with client_screen([str(client), *PLUGIN], own.project, env) as screen:
+            screen.wait_for("Scheduler: on, 1 task active")
+            screen.wait_for("in Claude Code (enable)")
+            assert "Approved: nightly by" in screen.text
+            screen.leave()
+    shell("stop")
+
+
 @pytest.mark.parametrize(
     ("words", "call", "expected"),
     [
