@@ -5,7 +5,7 @@ Pure: facts and time are arguments, the caller carries out what is returned.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
@@ -90,7 +90,8 @@ def decide(
     quiet: bool = False,
     queue: Sequence[Waiting] = (),
 ) -> Decision:
-    """What becomes of a queued run whose turn has come, given the runs under way and the whole queue.
+    """What becomes of a queued run whose turn has come, given the runs under way and, of the queue, at least what
+    `standing` has of its project.
 
     `task` is the task as the approved config has it now; None when it is gone. `holds` keep it from starting by
     itself; in `quiet` hours nothing does that no person asked for.
@@ -127,6 +128,15 @@ def _kept_out(waiting: Waiting, task: Task, queue: Sequence[Waiting]) -> Decisio
     if earlier and not waiting.asked and task.policy.overlap != "queue":
         return Decision(Move.SKIP, Reason.OVERLAP)
     return Decision(Move.WAIT)
+
+
+def standing(queue: Iterable[Waiting]) -> dict[str, list[Waiting]]:
+    """All that waits for a main checkout in which a run began that waits for a usage limit to end, by project."""
+    there: dict[str, list[Waiting]] = {}
+    for one in queue:
+        if not one.isolated:
+            there.setdefault(one.project, []).append(one)
+    return {project: found for project, found in there.items() if any(one.begun for one in found)}
 
 
 def _kept_back(waiting: Waiting, task: Task, holds: Sequence[Hold]) -> Decision | None:

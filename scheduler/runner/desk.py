@@ -56,7 +56,7 @@ class Desk:
         self.ledger = Ledger(paths, state, projects, self._retry)
         self.gate = Gate(paths.off_switch, state, projects, now)
         self._skips = Skips(state, self.ledger, projects, self.mark)
-        self.queue: list[Queued] = []
+        self.queue: dict[str, Queued] = {}
         self.floor = Floor(paths, env, state, pool, now, self._ended)
         self.wake = asyncio.Event()
         self._space = Space((paths.state, paths.worktrees))
@@ -104,7 +104,7 @@ class Desk:
     ) -> None:
         who = (record.id, record.project, record.task_id)
         waiting = Waiting(*who, since, not_before, record.isolated, asked, begun=place is not None)
-        self.queue.append(Queued(record, waiting, place))
+        self.queue[record.id] = Queued(record, waiting, place)
         self.wake.set()
 
     def requeue(self, record: Record, not_before: datetime | None) -> None:
@@ -124,56 +124,57 @@ class Desk:
 
     def knows(self, run_id: str) -> bool:
         """Whether a run of this runner's is queued or under way."""
-        return run_id in self.floor.going or any(q.record.id == run_id for q in self.queue)
+        return run_id in self.floor.going or run_id in self.queue
 
     # Whose turn it is
 
     def start_ready(self, now: datetime) -> None:
         """Start, skip or leave each queued run, in turn, as long as there is room."""
-        by_id = {q.record.id: q for q in self.queue}
-        waiting = [q.waiting for q in self.queue]
         while True:
+            waiting = [q.waiting for q in self.queue.values()]
             going = [u.going for u in self.floor.going.values()]
             room = len(going) < self._projects.settings.max_concurrent and (not waiting or self._space.enough())
+            standing = lifecycle.standing(waiting)
             for turn in lifecycle.in_turn(waiting, going, self._served, now):
-                if self._move(by_id[turn.run_id], going, waiting, room, now):
-                    waiting.remove(turn)
-                    break
+                there = standing.get(turn.project, [])
+                move = self._move(self.queue[turn.run_id], going, there, room, now)
+                if move is not None and (there or move is not Move.SKIP):
+                    break  # a skip alone leaves the others' turns as they were
             else:
                 return
 
-    def _move(self, queued: Queued, going: list[Going], queue: list[Waiting], room: bool, now: datetime) -> bool:
-        """Whether the queued run left the queue."""
+    def _move(self, queued: Queued, going: list[Going], there: list[Waiting], room: bool, now: datetime) -> Move | None:
+        """What became of the queued run; None where it stays in the queue."""
         record = queued.record
         served = self._projects.current(record.project)
         if served is None and record.project in self._projects.served:
-            return False  # its config changed this moment; the next look reads it first
+            return None  # its config changed this moment; the next look reads it first
         task = served.tasks.get(record.task_id) if served else None
         if served is None and queued.place is not None:
-            return False  # it waits for its project to be enabled again
+            return None  # it waits for its project to be enabled again
         trusted = served is None or served.suspended is None  # a project that is not served was switched off
         holds = self.gate.over(record.project, task, now) if task else []
         shut = self.gate.shut is not None
-        decision = lifecycle.decide(queued.waiting, task, going, trusted=trusted, holds=holds, quiet=shut, queue=queue)
+        decision = lifecycle.decide(queued.waiting, task, going, trusted=trusted, holds=holds, quiet=shut, queue=there)
         if decision.move is Move.SKIP:
-            self.queue.remove(queued)
+            del self.queue[record.id]
             skipped = record.evolve(status=Status.SKIPPED, reason=decision.reason, completed_at=now)
             self.close_record(skipped)
-            return True
+            return decision.move
         if decision.move is Move.GIVE_UP:
-            self.queue.remove(queued)
+            del self.queue[record.id]
             why = "its task was removed, disabled or changed while it waited for a usage limit to end"
             self.floor.give_up(record, queued.place, why)
-            return True
+            return decision.move
         if decision.move is Move.CANCEL_OTHER:
             for other in self.floor.going.values():
                 if (other.record.project, other.record.task_id) == (record.project, record.task_id):
                     other.cancel.set()
         if decision.move is Move.START and room and served is not None and task is not None:
-            self.queue.remove(queued)
+            del self.queue[record.id]
             self._start(queued, served, task, now)
-            return True
-        return False
+            return decision.move
+        return None
 
     def _start(self, queued: Queued, served: Served, task: Task, now: datetime) -> None:
         record = queued.record
@@ -256,27 +257,24 @@ class Desk:
         """Stop a run under way, or take it off the queue; its id."""
         if self.floor.cancel(run_id):
             return run_id
-        for queued in self.queue:
-            if queued.record.id == run_id:
-                self.queue.remove(queued)
-                if queued.place is not None:
-                    why = "cancelled while it waited for a usage limit to end"
-                    self.floor.give_up(queued.record, queued.place, why)
-                    return run_id
-                self.close_record(
-                    queued.record.evolve(status=Status.SKIPPED, reason=Reason.CANCELLED, completed_at=self._now())
-                )
-                return run_id
-        raise SchedulerError(f"no run {run_id!r:.60} is under way", "see 'status'")
+        queued = self.queue.pop(run_id, None)
+        if queued is None:
+            raise SchedulerError(f"no run {run_id!r:.60} is under way", "see 'status'")
+        if queued.place is not None:
+            self.floor.give_up(queued.record, queued.place, "cancelled while it waited for a usage limit to end")
+        else:
+            skipped = queued.record.evolve(status=Status.SKIPPED, reason=Reason.CANCELLED, completed_at=self._now())
+            self.close_record(skipped)
+        return run_id
 
     def tasks(self) -> set[tuple[str, str]]:
         """(project, task) of all that runs or is queued."""
-        records = [u.record for u in self.floor.going.values()] + [q.record for q in self.queue]
+        records = [u.record for u in self.floor.going.values()] + [q.record for q in self.queue.values()]
         return {(record.project, record.task_id) for record in records}
 
     def status(self) -> dict[str, Any]:
         """Runs under way and queued, for the control socket."""
-        return listing(self.floor.going.values(), self.queue)
+        return listing(self.floor.going.values(), list(self.queue.values()))
 
     def publish(self, now: datetime) -> None:
         """Bring the hooks' glance up to date, in the background."""

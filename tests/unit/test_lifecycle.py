@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from scheduler.core.lifecycle import PASSING, Going, Move, Waiting, decide, in_turn, retry_at
+from scheduler.core.lifecycle import PASSING, Going, Move, Waiting, decide, in_turn, retry_at, standing
 from scheduler.core.limits import Cause, Hold
 from scheduler.core.models import Task, from_json
 from scheduler.core.record import Reason, Status
@@ -83,6 +83,15 @@ def test_a_run_that_waits_for_a_limit_in_the_main_checkout_keeps_others_out() ->
     assert isinstance(claude, Task)  # two that began there before do not wait for each other
     again = waiting(isolated=False, begun=True)
     assert decide(again, claude, [], trusted=True, queue=[begun, again]).move is Move.START
+
+
+def test_of_a_long_queue_only_what_can_matter_is_looked_at_for_each_run() -> None:
+    """D15: mostly nothing, so that a queue of thousands costs as much for each run as one of a few."""
+    queue = [waiting(str(number), f"/{number % 3}", isolated=number % 2 == 0) for number in range(3_000)]
+    assert standing(queue) == {}
+    begun = waiting("begun", "/1", isolated=False, begun=True)
+    there = standing([*queue, begun, waiting("apart", "/2", begun=True)])
+    assert there == {"/1": [*(one for one in queue if one.project == "/1" and not one.isolated), begun]}
 
 
 def test_only_one_run_at_a_time_works_in_the_main_checkout() -> None:
