@@ -9,10 +9,9 @@ from datetime import datetime
 from typing import Any
 
 from scheduler.cli.context import Context
-from scheduler.core.limits import Cause, Hold, starts_again, switched_off
+from scheduler.core.limits import Cause, Hold, next_start, starts_again, switched_off
 from scheduler.core.models import Task, UserSettings
 from scheduler.core.parse import Config
-from scheduler.core.schedule import next_occurrence
 from scheduler.disk import switch
 from scheduler.errors import SchedulerError
 from scheduler.execution import overview
@@ -90,7 +89,7 @@ class View:
         since = starts_again(self.known.holds, self.root, task, self.now)
         if not task.enabled or self.done(task.id) or since is None:
             return None
-        return next_occurrence(task.trigger, since, added_at=self.added_at(task.id))
+        return next_start(task, self.known.quiet_hours, since, added_at=self.added_at(task.id))
 
     def holds(self, task: Task) -> list[Hold]:
         """What keeps the task from starting now."""

@@ -14,9 +14,12 @@ from typing import get_args
 
 from scheduler.core.models import Budgets, Day, QuietHours, Task
 from scheduler.core.record import Reason, Status
+from scheduler.core.schedule import next_occurrence
 from scheduler.core.zones import resolve, zone_of
 
 _DAY = timedelta(days=1)
+_TICK = timedelta(microseconds=1)
+_LOOKS = 16  # quiet hours that follow one another, before it is said that there is no end of them
 
 
 class Cause(str, Enum):
@@ -146,6 +149,20 @@ def quiet_until(quiet: QuietHours | None, now: datetime) -> datetime | None:
         end = midnight + until + (_DAY if until <= since else timedelta())
         if get_args(Day)[day.weekday()] in quiet.days and midnight + since <= wall < end:
             return end.astimezone() if zone is None else resolve(end, zone)
+    return None
+
+
+def next_start(task: Task, quiet: QuietHours | None, since: datetime, *, added_at: datetime) -> datetime | None:
+    """When a task starts next by itself: at its first moment after `since`, or at the end of the quiet hours in which
+    that lies, if what came due in them is caught up on. None where it never does."""
+    moment = next_occurrence(task.trigger, since, added_at=added_at)
+    for _ in range(_LOOKS):
+        end = None if moment is None else quiet_until(quiet, moment)
+        if moment is None or end is None:
+            return moment
+        kept = timedelta(seconds=task.policy.missed_within if task.policy.missed != "skip" else 0)
+        later = next_occurrence(task.trigger, max(moment, end - kept) - _TICK, added_at=added_at)
+        moment = later if later is None or later >= end else end
     return None
 
 

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from scheduler.core.limits import Cause, Hold, quiet_until, starts_again
+from scheduler.core.limits import Cause, Hold, next_start, quiet_until, starts_again
 from scheduler.core.models import Task
 from scheduler.core.overdue import Absence, Neglected, missed, sum_up
 from scheduler.core.parse import Config
@@ -38,7 +38,7 @@ _LOUD = ("containment", "self-edit")
 
 @dataclass(frozen=True)
 class Standing:
-    """What a project's config comes to: how many tasks it names, how many of them may still fire, which come next
+    """What a project's config comes to: how many tasks it names, how many of them may still fire, which start next
     (epoch seconds and id, ascending), what keeps some from starting now, how many are `broken`: suspended by an error.
     `suspended` says why none may run.
 
@@ -77,7 +77,8 @@ def stand(root: str, parsed: Config, known: Known, now: datetime, *, refusal: st
     live = [hold for hold in known.holds if not hold.is_over(now)]
     holds = [hold for hold in live if any(hold.covers(root, task) for task in parsed.tasks)]
     active = 0
-    coming: list[tuple[datetime, str, Task, TaskState]] = []
+    planned: list[tuple[datetime, str, Task, TaskState]] = []
+    coming = []
     pending = []
     for task in parsed.tasks:
         state = known.tasks.get(task.id)
@@ -89,18 +90,23 @@ def stand(root: str, parsed: Config, known: Known, now: datetime, *, refusal: st
             continue
         late = passed(task.trigger, state.handled_until, now - LATE, added_at=state.added_at)
         pending += [late] if late else []
-        moment = next_occurrence(task.trigger, max(since, state.handled_until), added_at=state.added_at)
+        handled = max(since, state.handled_until)
+        moment = next_occurrence(task.trigger, handled, added_at=state.added_at)
         if moment is not None:
-            coming.append((moment, task.id, task, state))
-    coming.sort(key=lambda one: one[:2])
+            planned.append((moment, task.id, task, state))
+        if known.quiet_hours is not None:
+            moment = next_start(task, known.quiet_hours, handled, added_at=state.added_at)
+        if moment is not None:
+            coming.append((moment.timestamp(), task.id))
+    planned.sort(key=lambda one: one[:2])
     return Standing(
         refusal is None,
         refusal,
         count_tasks(parsed),
         active,
-        [(moment.timestamp(), task_id) for moment, task_id, _, _ in coming] if refusal is None else (),
+        sorted(coming) if refusal is None else (),
         holds,
-        forecast((task, max(moment, now - LATE + _TICK), state.added_at) for moment, _, task, state in coming[:DUE]),
+        forecast((task, max(moment, now - LATE + _TICK), state.added_at) for moment, _, task, state in planned[:DUE]),
         pending,
         count_suspended(parsed),
     )

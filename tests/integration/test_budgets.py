@@ -62,6 +62,10 @@ def test_in_quiet_hours_only_what_is_asked_for_starts_and_the_rest_waits_for_the
     assert own.run_to_end("job")["status"] == "success"
     assert cli("status", "--json").json["quietUntil"] is not None
     assert "quiet hours: nothing starts by itself until" in cli("status").out
+    told = cli("status", "--json").json
+    end = datetime.fromisoformat(told["quietUntil"])
+    assert [datetime.fromisoformat(one["at"]) for one in told["coming"] if one["task"] == "often"] == [end]
+    assert [datetime.fromisoformat(one["next"]) for one in cli("list", "--json").json["tasks"][:1]] == [end]
     time.sleep(1.5)
     assert own.task_records("often") == []
     own.settings(quietHours=quiet(5, -2))

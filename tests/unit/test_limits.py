@@ -16,6 +16,7 @@ from scheduler.core.limits import (
     is_failure,
     is_of_another_clock,
     is_too_often,
+    next_start,
     of_the_account,
     over_budget,
     quiet_until,
@@ -25,6 +26,7 @@ from scheduler.core.limits import (
 )
 from scheduler.core.models import Budgets, QuietHours, Task, from_json
 from scheduler.core.record import Reason, Status
+from scheduler.core.schedule import next_occurrence
 from tests.rig import shell_task
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
@@ -264,3 +266,32 @@ def test_a_limit_that_was_met_by_a_clock_which_was_ahead_says_nothing() -> None:
     assert is_of_another_clock(limit, NOW - timedelta(minutes=2))
     pause = Hold("", "", Cause.USER, NOW, NOW + timedelta(hours=5), "sam")
     assert not is_of_another_clock(pause, NOW - timedelta(days=1))
+
+
+@pytest.mark.parametrize(
+    ("hour", "policy", "expected"),
+    [
+        ("12", {}, "05 12:00"),  # not in quiet hours
+        ("2", {}, "05 06:00"),
+        ("2", {"missed": "all"}, "05 06:00"),
+        ("2", {"missed": "skip"}, None),  # comes in quiet hours alone, and is never caught up on
+        ("2,7", {"missed": "skip"}, "05 07:00"),
+        ("2", {"missedWithin": "1h"}, None),
+        ("2", {"missedWithin": "4h"}, "05 06:00"),
+        ("23,5", {"missedWithin": "2h"}, "05 06:00"),  # the later of the two is not too old
+    ],
+)
+def test_when_a_task_starts_next_in_spite_of_quiet_hours(hour: str, policy: Any, expected: str | None) -> None:
+    hours = quiet(**{"from": "22:00", "until": "06:00", "timezone": "UTC"})
+    trigger = {"type": "cron", "expression": f"0 {hour} * * *", "timezone": "UTC"}
+    now = datetime(2026, 3, 4, 20, tzinfo=timezone.utc)
+    job = task(trigger=trigger, policy=policy)
+    found = next_start(job, hours, now, added_at=now)
+    assert (found and f"{found:%d %H:%M}") == expected
+    assert next_start(job, None, now, added_at=now) == next_occurrence(job.trigger, now, added_at=now)
+
+
+def test_where_quiet_hours_never_end_nothing_starts() -> None:
+    always = quiet(**{"from": "00:00", "until": "24:00"})
+    job = task(trigger={"type": "interval", "every": "1h"})
+    assert next_start(job, always, NOW, added_at=NOW) is None
