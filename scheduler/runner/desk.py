@@ -135,18 +135,20 @@ class Desk:
             going = [u.going for u in self.floor.going.values()]
             room = len(going) < self._projects.settings.max_concurrent and (not waiting or self._space.enough())
             standing = lifecycle.standing(waiting)
+            current = {project: self._projects.current(project) for project in {one.project for one in waiting}}
             for turn in lifecycle.in_turn(waiting, going, self._served, now):
                 there = standing.get(turn.project, [])
-                move = self._move(self.queue[turn.run_id], going, there, room, now)
+                move = self._move(self.queue[turn.run_id], current[turn.project], going, there, room, now)
                 if move is not None and (there or move is not Move.SKIP):
                     break  # a skip alone leaves the others' turns as they were
             else:
                 return
 
-    def _move(self, queued: Queued, going: list[Going], there: list[Waiting], room: bool, now: datetime) -> Move | None:
-        """What became of the queued run; None where it stays in the queue."""
+    def _move(
+        self, queued: Queued, served: Served | None, going: list[Going], there: list[Waiting], room: bool, now: datetime
+    ) -> Move | None:
+        """What became of the queued run; None where it stays in the queue. `served`: its project, as it is now."""
         record = queued.record
-        served = self._projects.current(record.project)
         if served is None and record.project in self._projects.served:
             return None  # its config changed this moment; the next look reads it first
         task = served.tasks.get(record.task_id) if served else None
@@ -170,11 +172,13 @@ class Desk:
             for other in self.floor.going.values():
                 if (other.record.project, other.record.task_id) == (record.project, record.task_id):
                     other.cancel.set()
-        if decision.move is Move.START and room and served is not None and task is not None:
-            del self.queue[record.id]
-            self._start(queued, served, task, now)
-            return decision.move
-        return None
+        if decision.move is not Move.START or not room or served is None or task is None:
+            return None
+        if self._projects.current(record.project) is not served:
+            return None  # many may have had their turn since that look
+        del self.queue[record.id]
+        self._start(queued, served, task, now)
+        return decision.move
 
     def _start(self, queued: Queued, served: Served, task: Task, now: datetime) -> None:
         record = queued.record
