@@ -29,11 +29,20 @@ def bared(text: str) -> str:
 
 
 def visible(text: str) -> str:
-    """`text` with each control or formatting character spelt out (`\\x1b`, `\\u202e`), newlines kept: for review."""
-    return "".join(c if c in "\n\t" or unicodedata.category(c) not in _HIDDEN else _spelt(c) for c in text)
+    """`text` with each character spelt out that nobody would see as what it is: of control and formatting (`\\x1b`,
+    `\\u202e`), letters without ink, spaces other than the usual one. Newlines and tabs are kept: for review."""
+    return "".join(c if c in " \n\t" or not _is_hidden(c) else _spelt(c) for c in text)
 
 
-_HIDDEN = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
+_HIDDEN = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp", "Zs")
+#: Unicode's Default_Ignorable_Code_Point, as far as the categories above do not have it, and the blank of Braille.
+_INKLESS = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u2800\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]"
+)
+
+
+def _is_hidden(char: str) -> bool:
+    return _INKLESS.match(char) is not None or unicodedata.category(char) in _HIDDEN
 
 
 def _spelt(char: str) -> str:

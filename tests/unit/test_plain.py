@@ -88,3 +88,24 @@ def test_what_follows_a_gap_is_not_joined_to_what_comes_before_it() -> None:
 def test_of_endless_progress_only_the_last_state_is_held() -> None:
     assert feed(*[b"x" * 65536, b"\r", b"50%\r", b"60%"] * 4, b"\r\n") == ["60%"]
     assert feed(b"x" * 200_000, b"\rdone", b"\n") == ["done"]
+
+
+IGNORABLE = (
+    "00AD 034F 061C 115F-1160 17B4-17B5 180B-180F 200B-200F 202A-202E 2060-206F 3164 FE00-FE0F FEFF FFA0 FFF0-FFF8 "
+    "1BCA0-1BCA3 1D173-1D17A E0000-E0FFF"
+)
+SPACES = "00A0 1680 2000-200A 2028 2029 202F 205F 2800 3000"
+
+
+@pytest.mark.parametrize("span", (IGNORABLE + " " + SPACES).split())
+def test_what_shows_as_nothing_or_as_a_space_is_spelt_out(span: str) -> None:
+    """The first list is Unicode's Default_Ignorable_Code_Point."""
+    first, _, last = span.partition("-")
+    for code in range(int(first, 16), int(last or first, 16) + 1):
+        said = visible(f"rm{chr(code)}-rf")
+        assert said.isascii() and f"{code:x}" in said, (hex(code), said)
+
+
+@pytest.mark.parametrize("text", ["a b\tc\nd", "Grüße – “ok”", "更新する", "تحديث", "обновить", "עדכן", "✅ ok"])
+def test_what_is_seen_stays_as_it_is(text: str) -> None:
+    assert visible(text) == text
