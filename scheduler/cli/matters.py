@@ -31,6 +31,7 @@ _TEXTS = {
     "waiting": "met a usage limit, and waits for {by} before it goes on: 'cancel {run}' gives it up",
     "auth": "claude tasks wait for a login; the client said: {by}{skipped}: run `claude`, then /login",
     "credit": "claude tasks wait for credit; the client said: {by}{skipped}: 'resume' when there is some",
+    "git": "which branches wait for review is not known: {by}",
     "paused": "paused by {by} {since}{until}{skipped}: {verb}",
     "budget": "kept back by the budget of a day ({by}){until}{skipped}: 'run ID' runs a task all the same",
 }

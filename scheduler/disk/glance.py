@@ -8,7 +8,7 @@
         "tasks": n, "active": n, "running": n, "next": [{"task": id, "at": <epoch s>}],
         "recent": [{"run": id8, "task": id, "status": s, "reason": r | null, "at": <epoch s>, "costUsd": x | null}],
         "open": [{"kind": "failed" | "review" | "kept-worktree" | "usage-limit" | "config" | "paused"
-                           | "budget" | "auth" | "credit" | "waiting",
+                           | "budget" | "auth" | "credit" | "waiting" | "git",
                   "run": id8 | null, "task": id | null, "at": <epoch s>}],
         "due": [<epoch s>], "overdue": null | {"due": n, "ran": n, "since": <epoch s>, "cause": text}}}}
 
@@ -16,7 +16,8 @@ What keeps tasks from running (`paused`, `budget`, `usage-limit`, `auth`, `credi
 "all" or "run" (that run waits for a usage limit to end), "until": <epoch s> | null, "by": text (who, how much, or what
 the client said), "skipped": how many occurrences were passed over. A `kept-worktree` says its "path", a `failed` one by
 "work": bool whether work of it was saved and by "loud": "containment" | "self-edit" | null whether it changed what it
-must not, a `waiting` one (which met a usage limit and goes on later) "by" for what.
+must not, a `waiting` one (which met a usage limit and goes on later) "by" for what, a `git` one "by" why the branches
+to review are not known.
 
 `approvals` are the last ones of the last seven days: who gave them, and how, and what was new or changed in them.
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from scheduler.execution import git
+from scheduler.execution.eachref import each_ref
 from scheduler.execution.git import Project
 from scheduler.execution.refs import is_run_branch
 
@@ -66,11 +67,10 @@ def snapshot(project: Project, *, since: Snapshot | None = None) -> Snapshot:
     stamp = _stamp(project)
     same = since is not None and stamp is not None and stamp == since.stamp
     status = ("status", *git.STATUS, "--ignore-submodules=dirty")
-    refs = ("for-each-ref", "--format=%(objectname) %(refname)", _BRANCHES, _TAGS, "refs/stash")
     with ThreadPoolExecutor(3) as pool:
         asked_status = pool.submit(git.run, checkout, *status, timeout=git.LONG)
         asked_index = None if same else pool.submit(git.run, checkout, "ls-files", "-s", "-z")
-        lines = os.fsdecode(git.run(checkout, *refs).stdout).splitlines()
+        lines = each_ref(project, "--format=%(objectname) %(refname)", _BRANCHES, _TAGS, "refs/stash")
         index = since.index if since is not None and asked_index is None else b""
         if asked_index is not None:
             index = asked_index.result().stdout

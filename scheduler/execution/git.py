@@ -290,11 +290,3 @@ def points_to(project: Project, ref: str) -> str | None:
                 return None
     done = run(project.checkout, "symbolic-ref", "--quiet", ref, check=False)
     return text(done.stdout) if done.returncode == 0 else None
-
-
-def unmerged_branches(root: Path, env: Mapping[str, str] | None = None) -> set[str]:
-    """The local branches whose work is not in the main checkout's HEAD; empty where there is no commit. One process."""
-    project = Project(root, root / ".git", environment(os.environ if env is None else env))
-    asked = ("for-each-ref", "--format=%(refname)", "--no-merged=HEAD", "refs/heads/")
-    done = run(project.checkout, *asked, check=False)
-    return {line.removeprefix("refs/heads/") for line in os.fsdecode(done.stdout).splitlines()}

@@ -17,6 +17,7 @@ from scheduler.errors import SchedulerError
 from scheduler.execution import attribution, branches, containment, git, guard, links, refs, scan, trace, work, worktree
 from scheduler.execution.aftermath import digest, repository_lock, settle
 from scheduler.execution.changes import tool_paths
+from scheduler.execution.eachref import unmerged_branches
 from scheduler.execution.inside import evidence_folder
 from scheduler.execution.steps import Order, Workshop
 from scheduler.execution.work import Work
@@ -101,7 +102,7 @@ class Isolated:
         self._tree = tree = await asyncio.to_thread(decide)
         if self._order.task.policy.open_review == "skip" and record.triggered_by not in ("manual", "retry"):
             begin = f"{settings.branch_prefix}{record.task_id}-"
-            open_branches = await asyncio.to_thread(git.unmerged_branches, tree.project.root, self._shop.env)
+            open_branches = await asyncio.to_thread(unmerged_branches, tree.project.root, self._shop.env)
             if any(b.startswith(begin) and refs.is_run_branch(b) for b in open_branches):
                 self.skip = Reason.OPEN_REVIEW
                 return record

@@ -17,6 +17,7 @@ from scheduler.core.when import from_iso
 from scheduler.disk.paths import Paths
 from scheduler.errors import SchedulerError
 from scheduler.execution import git, worktree
+from scheduler.execution.eachref import each_ref
 from scheduler.execution.folders import delete_folder
 from scheduler.execution.git import Project
 from scheduler.execution.refs import DISCARDED, is_run_branch
@@ -76,8 +77,7 @@ class _Ref(NamedTuple):
 
 def _refs(project: Project, prefix: str, *options: str) -> Iterator[_Ref]:
     form = "--format=%(refname) %(objectname) %(committerdate:unix) %(if)%(worktreepath)%(then)+%(else)-%(end)"
-    said = git.run(project.checkout, "for-each-ref", form, *options, prefix, check=False, timeout=git.LONG)
-    for line in os.fsdecode(said.stdout).splitlines():
+    for line in each_ref(project, form, *options, prefix, check=False, timeout=git.LONG):
         name, tip, seconds, held = line.rsplit(" ", 3)
         yield _Ref(name, tip, datetime.fromtimestamp(int(seconds or 0), timezone.utc), held == "+")
 

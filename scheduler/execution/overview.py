@@ -19,7 +19,7 @@ from scheduler.core.record import Reason
 from scheduler.core.schedule import GRACE, Skipped, next_occurrence, occurrences, passed
 from scheduler.disk import glance, paths
 from scheduler.errors import SchedulerError
-from scheduler.execution import git
+from scheduler.execution.eachref import unmerged_branches
 from scheduler.store import config, history
 from scheduler.store.state import Known, TaskState
 from scheduler.store.trust import NOT_APPROVED, Project
@@ -249,8 +249,11 @@ def open_matters(root: str, runs: Sequence[dict[str, Any]], now: datetime) -> li
     for run in runs:
         if run["status"] not in ("running", "skipped"):
             last[run["taskId"]] = run
-    unmerged = git.unmerged_branches(Path(root)) if any(r.get("worktreeBranch") for r in runs) else set()
-    found = []
+    unmerged, found = set[str](), list[dict[str, Any]]()
+    try:
+        unmerged = unmerged_branches(Path(root)) if any(r.get("worktreeBranch") for r in runs) else unmerged
+    except SchedulerError as error:
+        found.append({"kind": "git", "run": None, "task": None, "at": now.timestamp(), "by": error.message})
     for run in reversed(runs):
         about = {"run": run["id"][:8], "task": run["taskId"], "at": _ended(run)}
         if run["status"] in _FAILED and last.get(run["taskId"]) is run and about["at"] > late:

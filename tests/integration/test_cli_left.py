@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,3 +66,17 @@ def test_a_failed_run_that_was_not_isolated(cli: Command, living: Rig) -> None:
     said = " ".join(cli("status", COLUMNS="400").out.split())
     assert f"'show {short}', 'logs bare' or 'retry {short}'" in said and "'adopt" not in said and "'diff" not in said
     assert (living.project / "half.txt").exists()
+
+
+def test_a_pipe_among_the_branches_holds_no_status_up(cli: Command, living: Rig) -> None:
+    """Git would wait for it without end; what cannot be asked is said, and the rest is told as ever."""
+    cli("add", "Good", *NEVER, "--shell", "echo new > new.txt")
+    cli("enable", "--yes")
+    assert cli("run", "good", "--wait", "--json").json["status"] == "success"
+    pipe = living.project / ".git/refs/heads/x"
+    os.mkfifo(pipe)
+    said = cli("status")
+    assert f"which branches wait for review is not known: {pipe} is no file" in " ".join(said.out.split())
+    assert "✓ success" in said.out
+    pipe.unlink()
+    assert "waits for review" in cli("status").out

@@ -8,6 +8,7 @@ import pytest
 
 from scheduler.errors import SchedulerError
 from scheduler.execution import git, refs
+from scheduler.execution.eachref import unmerged_branches
 from tests import repos
 
 HOSTILE = [
@@ -317,4 +318,20 @@ def test_unmerged_branches(root: Path) -> None:
     repos.git("checkout", "-q", "-b", "open", cwd=root)
     repos.commit(root, files={"x": "y"})
     repos.git("checkout", "-q", "main", cwd=root)
-    assert git.unmerged_branches(root) == {"open"}
+    assert unmerged_branches(root) == {"open"}
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_a_pipe_in_the_place_of_a_ref_is_told_at_once(root: Path, tmp_path: Path, link: bool) -> None:
+    """Git itself would wait for it without end."""
+    pipe = root / ".git/refs/heads/deep/x"
+    pipe.parent.mkdir()
+    made = tmp_path / "pipe" if link else pipe
+    os.mkfifo(made)
+    if link:
+        pipe.symlink_to(made)
+    with pytest.raises(SchedulerError, match=r"refs/heads/deep/x is no file: git would wait for it without end"):
+        unmerged_branches(root)
+    pipe.unlink()
+    pipe.symlink_to("nowhere")  # git says that it ignores it
+    assert unmerged_branches(root) == set()
