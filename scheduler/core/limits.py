@@ -138,17 +138,22 @@ def over_budget(
 
 
 def quiet_until(quiet: QuietHours | None, now: datetime) -> datetime | None:
-    """When the quiet hours end that `now` lies in; None where it lies in none."""
+    """When the quiet hours end that `now` lies in; None where it lies in none.
+
+    They last from one moment to another: where the clocks are put back in them, no hour of them is open, and what has
+    ended does not begin again.
+    """
     if quiet is None:
         return None
     zone = None if quiet.timezone is None else zone_of(quiet.timezone)
-    wall = now.astimezone(zone).replace(tzinfo=None)
+    today = now.astimezone(zone).date()
     since, until = (_time_of_day(text) for text in (quiet.from_, quiet.until))
-    for day in (wall.date() - _DAY, wall.date()):
-        midnight = datetime.combine(day, time())
-        end = midnight + until + (_DAY if until <= since else timedelta())
-        if get_args(Day)[day.weekday()] in quiet.days and midnight + since <= wall < end:
-            return end.astimezone() if zone is None else resolve(end, zone)
+    for day in (today - _DAY, today):
+        if get_args(Day)[day.weekday()] in quiet.days:
+            midnight = datetime.combine(day, time())
+            end = resolve(midnight + until + (_DAY if until <= since else timedelta()), zone)
+            if now < end and resolve(midnight + since, zone) <= now:
+                return end
     return None
 
 

@@ -2,7 +2,8 @@
 
 Everything goes through UTC. Arithmetic on aware datetimes of a zone follows the wall clock: it names times that no
 clock shows, and two passes of a fold compare equal. So moments leave this package in UTC or with the plain offset that
-held at that moment, never with a zone attached: those compare, subtract and hash as moments.
+held at that moment, never with a zone attached: those compare, subtract and hash as moments. A zone of None is the
+system's.
 """
 
 from __future__ import annotations
@@ -59,12 +60,12 @@ def utc(moment: datetime) -> datetime:
     return moment.astimezone(UTC)
 
 
-def in_zone(moment: datetime, zone: tzinfo) -> datetime:
+def in_zone(moment: datetime, zone: tzinfo | None) -> datetime:
     """The same moment with the offset that `zone` has then."""
     return moment.astimezone(timezone(_offset(zone, moment)))
 
 
-def stretches(zone: tzinfo, since: datetime, until: datetime) -> Iterator[Stretch]:
+def stretches(zone: tzinfo | None, since: datetime, until: datetime) -> Iterator[Stretch]:
     """Cut [since, until) (UTC, whole seconds) where the offset of `zone` changes, and at least every few days."""
     start, offset = since, _offset(zone, since)
     while start < until:
@@ -77,7 +78,7 @@ def stretches(zone: tzinfo, since: datetime, until: datetime) -> Iterator[Stretc
         start, offset = end, after
 
 
-def resolve(wall: datetime, zone: tzinfo) -> datetime:
+def resolve(wall: datetime, zone: tzinfo | None) -> datetime:
     """The moment at which the clocks of `zone` show the naive time `wall`, with the offset that holds then.
 
     In a fold that is the first pass; in a gap, where no clock shows it, the first moment after the gap.
@@ -92,14 +93,14 @@ def resolve(wall: datetime, zone: tzinfo) -> datetime:
     raise ValueError(f"no clock reaches {wall} within {REACH}")
 
 
-def _offset(zone: tzinfo, moment: datetime) -> timedelta:
+def _offset(zone: tzinfo | None, moment: datetime) -> timedelta:
     offset = moment.astimezone(zone).utcoffset()
     if offset is None:
         raise ValueError(f"a time zone without an offset: {zone!r}")
     return offset
 
 
-def _change(zone: tzinfo, start: datetime, end: datetime, offset: timedelta) -> datetime:
+def _change(zone: tzinfo | None, start: datetime, end: datetime, offset: timedelta) -> datetime:
     """The first second in (start, end] at which `offset`, that of `start`, no longer holds."""
     same, changed = 0, int((end - start).total_seconds())
     while changed - same > 1:

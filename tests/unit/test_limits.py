@@ -121,6 +121,10 @@ NIGHT = {"from": "22:30", "until": "06:00", "days": ["fri"]}
         (NIGHT, "2026-11-28T22:30:00+01:00", None),  # it begins on Fridays only
         ({"from": "00:00", "until": "24:00"}, "2026-11-23T23:59:59+01:00", "2026-11-24T00:00:00+01:00"),
         ({"from": "01:00", "until": "02:30"}, "2026-03-29T01:59:00+01:00", "2026-03-29T03:00:00+02:00"),  # in a gap
+        # Where the clocks go from 03:00 back to 02:00 they end once, and no hour of them is open.
+        ({"from": "01:00", "until": "02:30"}, "2026-10-25T02:29:00+02:00", "2026-10-25T02:30:00+02:00"),
+        ({"from": "01:00", "until": "02:30"}, "2026-10-25T02:10:00+01:00", None),
+        ({"from": "02:30", "until": "05:00"}, "2026-10-25T02:10:00+01:00", "2026-10-25T05:00:00+01:00"),
     ],
 )
 def test_quiet_hours(hours: dict[str, Any], now: str, until: str | None) -> None:
@@ -138,6 +142,20 @@ def test_quiet_hours_go_by_the_clocks_of_the_system_where_no_zone_is_named(monke
         time.tzset()
     assert found == datetime.fromisoformat("2026-11-23T17:00:00+09:00")
     assert quiet_until(None, NOW) is None
+
+
+def test_the_clocks_of_the_system_change_as_those_of_a_named_zone(monkeypatch: pytest.MonkeyPatch) -> None:
+    hours = quiet(**{"from": "01:00", "until": "02:30", "timezone": None})
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    try:
+        skipped = quiet_until(hours, datetime.fromisoformat("2026-03-29T01:59:00+01:00"))
+        twice = quiet_until(hours, datetime.fromisoformat("2026-10-25T02:10:00+01:00"))
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert skipped == datetime.fromisoformat("2026-03-29T03:00:00+02:00")
+    assert twice is None
 
 
 @pytest.mark.parametrize(
