@@ -151,7 +151,7 @@ def test_one_byte_suspends_until_enable_has_shown_it(own: Rig, cli: Command, old
     file.write_text(before.replace(old, new) if old else new)
     assert "is not the one that was approved" in cli("run", "x", code=1).err
     shown = cli("enable", "--yes", "--no-start").out
-    assert "Changed since you approved it" in shown
+    assert "Changed since it was approved on" in shown
     assert any(line.startswith("+") and new.strip() in line for line in shown.splitlines()), shown
     assert own.run_to_end("x")["status"] == "success"
 

@@ -236,7 +236,8 @@ def one(ago: float, by: str = "mara in a terminal (enable)", what: Any = ("night
 
 def start(bed: Bed, *told: Any, **event: Any) -> str:
     bed.enable(active=1, approvals=list(told))
-    reply = bed.start(**event)
+    with bed.runner():
+        reply = bed.start(**event)
     return str((reply or {}).get("systemMessage", ""))
 
 
@@ -271,7 +272,8 @@ def test_what_is_no_approval_is_passed_over(tmp_path: Path, broken: Any) -> None
 def test_the_model_hears_nothing_of_it(tmp_path: Path) -> None:
     bed = Bed(tmp_path)
     bed.enable(active=1, approvals=[one(2, by="mara the mole", what=["weekly"])])
-    context = bed.start()["hookSpecificOutput"]["additionalContext"]
+    with bed.runner():
+        context = bed.start()["hookSpecificOutput"]["additionalContext"]
     assert "mara" not in context and "weekly" not in context
 
 
