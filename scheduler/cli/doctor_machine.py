@@ -67,8 +67,7 @@ def runner(patient: Patient) -> Iterator[Found]:
     where, found = patient.context.paths, patient.runner
     served = sum(project.enabled for project in patient.known.values())
     if patient.problem is not None:
-        pids = holders(where.runner_lock)
-        mend = f"look at {where.runner_log}, then: kill {pids[0]}" if pids else f"see {where.runner_log}"
+        mend = patient.problem.hint or f"see {where.runner_log}"
         yield Found(Finding("fail", "runner", patient.problem.message, mend))
     elif found is None:
         text = "none is at work"

@@ -24,7 +24,8 @@ from scheduler.core.schedule import occurrences
 from scheduler.core.zones import zone_of
 from scheduler.disk import paths
 from scheduler.errors import SchedulerError
-from scheduler.execution import overview, sandbox
+from scheduler.execution import sandbox
+from scheduler.execution.standing import count_suspended
 
 _HEX = frozenset("0123456789abcdef-")
 _FAR = timedelta(days=36525)
@@ -184,7 +185,7 @@ def check(context: Context, /, folder: str | None, as_json: bool) -> int:
     for problem in problems:
         output.say(f"{'warning' if problem.warning else 'error'}: {problem.text(file)}")
     said = f"{fmt.count(len(config.tasks), 'task')} in order"
-    suspended = overview.count_suspended(config)
+    suspended = count_suspended(config)
     output.say(said + (f", {suspended} suspended" if suspended else "") + f": {file}")
     output.advise(view.why_idle())
     return int(bool(errors))

@@ -39,6 +39,8 @@ _TEXTS = {
 
 _WHY = {
     "no-runner": "no runner was at work: 'start'",
+    "hung": "the runner does not answer, or did not",
+    "unwritten": "the state cannot be written",
     "asleep": "the machine was asleep",
     "untrusted": "the config is not the approved one: 'enable'",
     "settings": "the settings cannot be read",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +15,7 @@ from scheduler.cli.context import Context, json_option, project_option
 from scheduler.cli.view import look
 from scheduler.core import format as fmt
 from scheduler.core.models import iso
+from scheduler.core.overdue import Absence
 from scheduler.disk import paths
 from scheduler.errors import SchedulerError
 from scheduler.execution import overview
@@ -30,14 +32,16 @@ RECENT = 5
 @click.pass_obj
 def status(context: Context, /, folder: str | None, as_json: bool) -> None:
     """Tell what runs, what comes, what ran, and what needs you: in every project, or in one (--project)."""
-    runner = _runner(context)
+    runner, problem = _runner(context)
+    absence = _absence(runner, problem)
     known = trust.read(context.paths)
     roots = [context.root(folder)] if folder is not None else _roots(context, known)
     bad: dict[str, list[bytes]] = {root: [] for root in roots}
     runs = {root: overview.recent_runs(root, bad[root]) for root in roots}
-    projects = {root: _project(context, root, known.get(root), runner, runs[root]) for root in roots}
+    projects = {root: _project(context, root, known.get(root), runner, absence, runs[root]) for root in roots}
     answer = {
         "runner": runner and {name: runner[name] for name in ("pid", "version", "host", "startedAt", "stopping")},
+        "runnerProblem": problem,
         "running": _among(roots, runner, "running"),
         "queued": _among(roots, runner, "queued"),
         "waiting": _among(roots, runner, "waiting"),
@@ -52,12 +56,23 @@ def status(context: Context, /, folder: str | None, as_json: bool) -> None:
         _show(context, answer)
 
 
-def _runner(context: Context) -> dict[str, Any] | None:
+def _runner(context: Context) -> tuple[dict[str, Any] | None, str | None]:
+    """The runner's word, and why nothing starts though there is a runner."""
     try:
-        return control.request(context.paths, {"verb": "status"})
+        found = control.request(context.paths, {"verb": "status"})
     except SchedulerError as error:
         output.note(f"{error.message}\n  {error.hint}")
-        return None
+        return None, error.message
+    idle = found.get("idle") if found else None
+    return found, f"nothing starts: {idle['why']}" if idle else None
+
+
+def _absence(runner: dict[str, Any] | None, problem: str | None) -> Absence:
+    """Why what came due was not looked at."""
+    if runner is None:
+        return Absence.NO_RUNNER if problem is None else Absence.HUNG
+    cause = (runner.get("idle") or {}).get("cause")
+    return Absence(cause) if cause in list(Absence) else Absence.ASLEEP
 
 
 def _roots(context: Context, known: dict[str, trust.Project]) -> list[str]:
@@ -74,14 +89,15 @@ def _project(
     root: str,
     trusted: trust.Project | None,
     runner: dict[str, Any] | None,
+    absence: Absence,
     runs: list[dict[str, Any]],
 ) -> dict[str, Any]:
     view = look(context, root)
+    view = replace(view, known=replace(view.known, absence=absence))
     running = len(_among([root], runner, "running"))
     problems = [problem for problem in view.config.problems if not problem.warning] if view.config else []
-    alive = runner is not None
     return {
-        **overview.entry(root, trusted, view.known, running, context.now, view.stand(), runs, alive=alive),
+        **overview.entry(root, trusted, view.known, running, context.now, view.stand(), runs),
         "problems": [problem.text(paths.config_file(root)) for problem in problems],
     }
 
@@ -109,7 +125,9 @@ def _show(context: Context, answer: dict[str, Any]) -> None:
         doing = "is stopping" if runner["stopping"] else "is at work"
         output.say(f"the runner {doing} (pid {runner['pid']}, version {runner['version']}, started {began})")
     else:
-        output.say("no runner is at work")
+        output.say(answer["runnerProblem"] or "no runner is at work")
+    if runner and answer["runnerProblem"]:
+        output.note(answer["runnerProblem"])
     matters.tell_standstill(context)
     for entry in answer["projects"]:
         output.say(f"{entry['root']}: {_standing(entry)}")
@@ -122,7 +140,12 @@ def _show(context: Context, answer: dict[str, Any]) -> None:
             lines = fmt.count(entry["damagedLines"], "damaged line")
             output.note(f"{lines} in this history, passed over\n  'history --verify' names each")
     matters.tell_limits(answer, now)
-    if any(entry["enabled"] for entry in answer["projects"]) and not runner and answer["off"] is None:
+    if (
+        any(entry["enabled"] for entry in answer["projects"])
+        and not runner
+        and not answer["runnerProblem"]
+        and answer["off"] is None
+    ):
         output.note("nothing runs without a runner\n  start it: 'start'")
     if not answer["projects"]:
         output.note("there are no tasks yet\n  add one in a repository: 'add --help'; see one run: 'quickstart'")

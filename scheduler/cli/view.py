@@ -9,12 +9,13 @@ from datetime import datetime
 from typing import Any
 
 from scheduler.cli.context import Context
-from scheduler.core.limits import Cause, Hold, next_start, starts_again, switched_off
+from scheduler.core.limits import Cause, Hold, starts, starts_again, switched_off
 from scheduler.core.models import Task, UserSettings
 from scheduler.core.parse import Config
 from scheduler.disk import switch
 from scheduler.errors import SchedulerError
 from scheduler.execution import overview
+from scheduler.execution.standing import Standing, stand, stand_still
 from scheduler.store import config, settings, trust
 from scheduler.store.config import ConfigAbsent, Source
 from scheduler.store.state import Known, State
@@ -54,12 +55,14 @@ class View:
         """Whether there is no config at all."""
         return isinstance(self.problem, ConfigAbsent)
 
-    def stand(self) -> overview.Standing:
+    def stand(self) -> Standing:
         """How the project stands by this config."""
         if self.config is None:
             assert self.problem is not None
-            return overview.Standing(self.approved, self.problem.message)
-        return overview.stand(self.root, self.config, self.known, self.now, refusal=self.refusal)
+            found = Standing(self.approved, self.problem.message)
+        else:
+            found = stand(self.root, self.config, self.known, self.now, refusal=self.refusal)
+        return stand_still(found, self.root, self.trusted, self.known, self.now)
 
     def usable(self) -> Config:
         """The config, or the error that says why there is none."""
@@ -89,7 +92,10 @@ class View:
         since = starts_again(self.known.holds, self.root, task, self.now)
         if not task.enabled or self.done(task.id) or since is None:
             return None
-        return next_start(task, self.known.quiet_hours, since, added_at=self.added_at(task.id))
+        state, added = self.known.tasks.get(task.id), self.added_at(task.id)
+        handled = self.now if state is None else state.handled_until
+        quiet = self.known.quiet_hours
+        return next(starts(task, quiet, since, handled_until=handled, added_at=added), None)
 
     def holds(self, task: Task) -> list[Hold]:
         """What keeps the task from starting now."""

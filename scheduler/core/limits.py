@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, time, timedelta
+from datetime import datetime, time, timedelta, timezone
 from enum import Enum
 from typing import get_args
 
 from scheduler.core.models import Budgets, Day, QuietHours, Task
 from scheduler.core.record import Reason, Status
-from scheduler.core.schedule import next_occurrence
+from scheduler.core.schedule import next_occurrence, occurrences
 from scheduler.core.zones import resolve, zone_of
 
 _DAY = timedelta(days=1)
 _TICK = timedelta(microseconds=1)
+_NEVER = datetime(9000, 1, 1, tzinfo=timezone.utc)
 _LOOKS = 16  # quiet hours that follow one another, before it is said that there is no end of them
 
 
@@ -143,32 +144,59 @@ def quiet_until(quiet: QuietHours | None, now: datetime) -> datetime | None:
     They last from one moment to another: where the clocks are put back in them, no hour of them is open, and what has
     ended does not begin again.
     """
-    if quiet is None:
-        return None
+    return None if quiet is None else next((end for _, end in quiet_spans(quiet, now, now)), None)
+
+
+def quiet_spans(quiet: QuietHours, since: datetime, until: datetime) -> Iterator[tuple[datetime, datetime]]:
+    """The quiet hours that touch the time from `since` to `until`, each from its begin to before its end, ascending.
+    Those that follow one another without a gap are told apart."""
     zone = None if quiet.timezone is None else zone_of(quiet.timezone)
-    today = now.astimezone(zone).date()
-    since, until = (_time_of_day(text) for text in (quiet.from_, quiet.until))
-    for day in (today - _DAY, today):
+    day, last = since.astimezone(zone).date() - _DAY, until.astimezone(zone).date()
+    first, end_of_day = (_time_of_day(text) for text in (quiet.from_, quiet.until))
+    while day <= last:
         if get_args(Day)[day.weekday()] in quiet.days:
             midnight = datetime.combine(day, time())
-            end = resolve(midnight + until + (_DAY if until <= since else timedelta()), zone)
-            if now < end and resolve(midnight + since, zone) <= now:
-                return end
-    return None
+            begin = resolve(midnight + first, zone)
+            end = resolve(midnight + end_of_day + (_DAY if end_of_day <= first else timedelta()), zone)
+            if begin <= until and since < end:
+                yield begin, end
+        day += _DAY
 
 
 def next_start(task: Task, quiet: QuietHours | None, since: datetime, *, added_at: datetime) -> datetime | None:
     """When a task starts next by itself: at its first moment after `since`, or at the end of the quiet hours in which
     that lies, if what came due in them is caught up on. None where it never does."""
-    moment = next_occurrence(task.trigger, since, added_at=added_at)
+    came = moment = next_occurrence(task.trigger, since, added_at=added_at)
     for _ in range(_LOOKS):
         end = None if moment is None else quiet_until(quiet, moment)
-        if moment is None or end is None:
+        if came is None or end is None:
             return moment
-        kept = timedelta(seconds=task.policy.missed_within if task.policy.missed != "skip" else 0)
-        later = next_occurrence(task.trigger, max(moment, end - kept) - _TICK, added_at=added_at)
-        moment = later if later is None or later >= end else end
+        came = next_occurrence(task.trigger, max(came, end - kept(task)) - _TICK, added_at=added_at)
+        moment = None if came is None else max(came, end)
     return None
+
+
+def starts(
+    task: Task, quiet: QuietHours | None, after: datetime, *, handled_until: datetime, added_at: datetime
+) -> Iterator[datetime]:
+    """When a task starts by itself, after `after`. What came due until `handled_until` was dealt with; what came since,
+    in quiet hours that are not over at `after`, is caught up on at their end."""
+    if quiet is None:
+        yield from occurrences(task.trigger, max(after, handled_until), _NEVER, added_at=added_at)
+        return
+    at = max(after, handled_until)
+    for begin, end in quiet_spans(quiet, after, after):
+        at = max(handled_until, min(begin, end - kept(task)) - _TICK)
+    moment = next_start(task, quiet, at, added_at=added_at)
+    while moment is not None:
+        if moment > after:
+            yield moment
+        moment = next_start(task, quiet, moment, added_at=added_at)
+
+
+def kept(task: Task) -> timedelta:
+    """How long what came due and did not run is caught up on."""
+    return timedelta(seconds=task.policy.missed_within if task.policy.missed != "skip" else 0)
 
 
 def _time_of_day(text: str) -> timedelta:

@@ -80,7 +80,8 @@ class RunnerMark(Model):
 
 
 class Record(Model):
-    """One line of the history. The last line of an id is its state. `duration` is in milliseconds."""
+    """One line of the history. The last line of an id is its state. `duration` is in milliseconds. A skipped one tells
+    of `skipped_count` occurrences, the first of them at `skipped_since`."""
 
     model_config = BY_NAME
 
@@ -118,6 +119,7 @@ class Record(Model):
     notes: tuple[str, ...] | None = None
     resets_at: Moment | None = None
     skipped_count: int | None = None
+    skipped_since: Moment | None = None
     tags: tuple[str, ...] | None = None
     runner: RunnerMark
 

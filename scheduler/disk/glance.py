@@ -10,7 +10,8 @@
         "open": [{"kind": "failed" | "review" | "kept-worktree" | "usage-limit" | "config" | "paused"
                            | "budget" | "auth" | "credit" | "waiting" | "git",
                   "run": id8 | null, "task": id | null, "at": <epoch s>}],
-        "due": [<epoch s>], "overdue": null | {"due": n, "ran": n, "since": <epoch s>, "cause": text}}}}
+        "due": [<epoch s>], "held": [[<epoch s>, cause]],
+        "overdue": null | {"due": n, "ran": n, "since": <epoch s>, "cause": text}}}}
 
 What keeps tasks from running (`paused`, `budget`, `usage-limit`, `auth`, `credit`) says its "scope": "task", "project",
 "all" or "run" (that run waits for a usage limit to end), "until": <epoch s> | null, "by": text (who, how much, or what
@@ -22,9 +23,11 @@ to review are not known.
 `approvals` are the last ones of the last seven days: who gave them, and how, and what was new or changed in them.
 
 The dead-man's switch: `overdue` is what came due until the entry was written and did not run, and how many runs began
-meanwhile; `cause` is the main reason ("no-runner", "asleep", "untrusted", "settings", or the kind of what keeps tasks
-from running). `due` is when the next ten occurrences come, but for those in quiet hours: what of it has passed by more
-than 90 s nobody dealt with, and `overdue` does not count it.
+meanwhile; `cause` is the main reason ("no-runner", "hung", "unwritten", "asleep", "untrusted", "settings", "clock", or
+the kind of what keeps tasks from running). `due` is when the next ten starts come (what comes in quiet hours starts at
+their end), and `held` the next ten occurrences that something keeps from starting: what of them has passed by more than
+90 s nobody dealt with, and `overdue` does not count it. A suspended project's are those of the config that was approved
+last.
 
 Each project is one line, so that a hook need not read the others. The runner or the CLI writes the file, whichever
 changed something. It is derived: whatever is lost in it is computed again.

@@ -2,125 +2,29 @@
 
 from __future__ import annotations
 
-import heapq
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from scheduler.core.limits import Cause, Hold, next_start, quiet_until, starts_again
-from scheduler.core.models import Task
-from scheduler.core.overdue import Absence, Neglected, missed, sum_up
-from scheduler.core.parse import Config
+from scheduler.core.limits import Cause
+from scheduler.core.overdue import Neglected, missed, sum_up
 from scheduler.core.record import Reason
-from scheduler.core.schedule import GRACE, Skipped, next_occurrence, occurrences, passed
 from scheduler.disk import glance, paths
 from scheduler.errors import SchedulerError
 from scheduler.execution.eachref import unmerged_branches
-from scheduler.store import config, history
-from scheduler.store.state import Known, TaskState
-from scheduler.store.trust import NOT_APPROVED, Project
+from scheduler.execution.standing import Standing, read_standing
+from scheduler.store import history
+from scheduler.store.state import Known
+from scheduler.store.trust import Project
 
 TAIL = 1 << 20  # bytes at the end of the history that are looked at
 RECENT = timedelta(days=7)
 COMING = 3  # occurrences told
 APPROVALS, NAMED = 5, 10  # approvals told, and of each so many tasks
-DUE = 10  # occurrences told as moments, by which a hook counts what came due while no runner was there
-LATE = timedelta(seconds=GRACE)  # what is younger is under way
-_FAR = timedelta(days=36525)
-_TICK = timedelta(microseconds=1)
 _FAILED = ("failure", "timeout")
 _LOUD = ("containment", "self-edit")
-
-
-@dataclass(frozen=True)
-class Standing:
-    """What a project's config comes to: how many tasks it names, how many of them may still fire, which start next
-    (epoch seconds and id, ascending), what keeps some from starting now, how many are `broken`: suspended by an error.
-    `suspended` says why none may run.
-
-    `due`: when the next occurrences of all come (epoch seconds); `pending`: those that came and nobody dealt with.
-    """
-
-    approved: bool
-    suspended: str | None
-    tasks: int = 0
-    active: int = 0
-    coming: Sequence[tuple[float, str]] = ()
-    holds: Sequence[Hold] = ()
-    due: Sequence[float] = ()
-    pending: Sequence[Skipped] = ()
-    broken: int = 0
-
-
-def count_tasks(known: Config) -> int:
-    """The tasks that a config names, those that an error suspends too."""
-    return len(known.tasks) + count_suspended(known)
-
-
-def count_suspended(known: Config) -> int:
-    """The tasks that an error suspends, told apart by where they stand: an id may be wrong, or stand twice."""
-    return len({problem.place.partition("]")[0] for problem in known.problems if not problem.warning})
-
-
-def forecast(tasks: Iterable[tuple[Task, datetime, datetime]]) -> list[float]:
-    """When the next occurrences of tasks come, each with its next one and the time since which it counts."""
-    streams = [occurrences(task.trigger, at - _TICK, at + _FAR, added_at=since) for task, at, since in tasks]
-    return [moment.timestamp() for moment in islice(heapq.merge(*streams), DUE)]
-
-
-def stand(root: str, parsed: Config, known: Known, now: datetime, *, refusal: str | None = None) -> Standing:
-    """How a project stands by a config; `refusal`: why nothing of it may run."""
-    live = [hold for hold in known.holds if not hold.is_over(now)]
-    holds = [hold for hold in live if any(hold.covers(root, task) for task in parsed.tasks)]
-    active = 0
-    planned: list[tuple[datetime, str, Task, TaskState]] = []
-    coming = []
-    pending = []
-    for task in parsed.tasks:
-        state = known.tasks.get(task.id)
-        since = starts_again(known.holds, root, task, now)
-        if not task.enabled or since is None or (state is not None and state.done_at is not None):
-            continue
-        active += 1
-        if state is None or state.active_since is None:
-            continue
-        late = passed(task.trigger, state.handled_until, now - LATE, added_at=state.added_at)
-        pending += [late] if late else []
-        handled = max(since, state.handled_until)
-        moment = next_occurrence(task.trigger, handled, added_at=state.added_at)
-        if moment is not None:
-            planned.append((moment, task.id, task, state))
-        if known.quiet_hours is not None:
-            moment = next_start(task, known.quiet_hours, handled, added_at=state.added_at)
-        if moment is not None:
-            coming.append((moment.timestamp(), task.id))
-    planned.sort(key=lambda one: one[:2])
-    return Standing(
-        refusal is None,
-        refusal,
-        count_tasks(parsed),
-        active,
-        sorted(coming) if refusal is None else (),
-        holds,
-        forecast((task, max(moment, now - LATE + _TICK), state.added_at) for moment, _, task, state in planned[:DUE]),
-        pending,
-        count_suspended(parsed),
-    )
-
-
-def read_standing(root: str, trusted: Project | None, known: Known, now: datetime) -> Standing:
-    """How a project stands by its config on disk, approved or not."""
-    refusal: str | None = NOT_APPROVED
-    try:
-        source = config.read_source(root)
-        refusal = NOT_APPROVED if trusted is None else trusted.refusal(source)
-        return stand(root, source.parse(), known, now, refusal=refusal)
-    except SchedulerError as error:
-        return Standing(refusal is None, error.message)
 
 
 def entry(
@@ -131,19 +35,17 @@ def entry(
     now: datetime,
     standing: Standing | None = None,
     runs: Sequence[dict[str, Any]] | None = None,
-    *,
-    alive: bool = False,
 ) -> dict[str, Any]:
     """A project's part of glance.json (disk/glance.py has its form). At most one git process, and a few small reads.
 
-    `standing` and `runs` (`recent_runs`) spare who knows them already the reading. `alive`: a runner is at work.
+    `standing` and `runs` (`recent_runs`) spare who knows them already the reading.
     """
     standing = standing or read_standing(root, trusted, known, now)
     runs = recent_runs(root) if runs is None else runs
     recent = [run for run in runs if _ended(run) > (now - RECENT).timestamp()]
     enabled = trusted is not None and trusted.enabled
     broken = [{"kind": "config", "run": None, "task": None, "at": now.timestamp()}] if standing.broken else []
-    overdue = sum_up(_neglected(known, standing, recent, alive), map(_began, _ran(recent))) if enabled else None
+    overdue = sum_up(_neglected(known, standing, recent), map(_began, _ran(recent))) if enabled else None
     return {
         "enabled": enabled,
         "trusted": standing.approved,
@@ -156,7 +58,8 @@ def entry(
         "running": running,
         "recent": [_recent(r) for r in recent if r["status"] not in ("running", "skipped")][-glance.RECENT :],
         "open": [*_held(root, known, standing, enabled), *broken, *open_matters(root, runs, now)],
-        "due": [at for at in standing.due if not _is_quiet(known, at)] if enabled else [],
+        "due": list(standing.due) if enabled else [],
+        "held": [list(one) for one in standing.held] if enabled else [],
         "overdue": overdue
         and {"due": overdue.due, "ran": overdue.ran, "since": overdue.since.timestamp(), "cause": overdue.cause},
     }
@@ -172,23 +75,26 @@ def _approvals(trusted: Project, since: float) -> list[dict[str, Any]]:
     return found[-APPROVALS:]
 
 
-def _is_quiet(known: Known, at: float) -> bool:
-    return quiet_until(known.quiet_hours, datetime.fromtimestamp(at, timezone.utc)) is not None
-
-
-def _neglected(known: Known, standing: Standing, recent: Sequence[dict[str, Any]], alive: bool) -> list[Neglected]:
+def _neglected(known: Known, standing: Standing, recent: Sequence[dict[str, Any]]) -> list[Neglected]:
     """What came due and did not run: what nobody dealt with, what holds pass over now, and what was missed since the
-    last run."""
-    absence = Absence.ASLEEP if alive else Absence.NO_RUNNER
-    cause = known.absence or (absence if standing.approved else Absence.UNTRUSTED)
-    found = [Neglected(span.count, span.first, cause) for span in standing.pending]
+    last run. What is not to run any more does not count."""
+    found = [*standing.pending]
     for tally in known.tallies:
-        found.append(Neglected(tally.count, datetime.fromisoformat(tally.record["startedAt"]), Reason(tally.reason)))
+        if _is_wanted(standing, tally.task):
+            found.append(
+                Neglected(tally.count, datetime.fromisoformat(tally.record["startedAt"]), Reason(tally.reason))
+            )
     last = max(map(_began, _ran(recent)), default=None)
     for run in recent:
-        if run.get("reason") == "missed" and (last is None or _began(run) > last):
+        if run.get("reason") != "missed" or not _is_wanted(standing, run["taskId"]):
+            continue
+        if last is None or _began(run) > last:
             found.append(missed(run.get("notes") or (), run.get("skippedCount") or 1, _was_due(run)))
     return found
+
+
+def _is_wanted(standing: Standing, task: str) -> bool:
+    return standing.enabled is None or task in standing.enabled
 
 
 def _ran(runs: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -197,7 +103,7 @@ def _ran(runs: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 def _was_due(run: dict[str, Any]) -> datetime:
     try:
-        return datetime.fromisoformat(run["scheduledFor"])
+        return datetime.fromisoformat(run.get("skippedSince") or run["scheduledFor"])
     except (KeyError, ValueError, TypeError):
         return _began(run)
 

@@ -11,7 +11,7 @@ import os
 import scheduler
 from scheduler.disk import files, glance, switch
 from scheduler.disk.paths import Paths
-from scheduler.hooks import greeting, place, seen, tasks, wake
+from scheduler.hooks import greeting, neglect, place, seen, tasks, wake
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def _enabled(
     after = dict(before)
     off = switch.look(paths.off_switch, now)
     runner, update = _see_to_runner(paths, env, known, after, now) if off is None else ("off", "")
-    entry = _as_it_is(known["projects"][project], project, runner)
+    entry = _as_it_is(known["projects"][project], project)
     runs = [run for run in greeting.recent(entry) if run["run"] not in seen.shown(before)]
     more = len(runs) >= glance.RECENT  # and none of them was told of: there may have been others before
     lines = [greeting.news(runs, greeting.number(before, "at"), now, more=more)]
@@ -54,7 +54,7 @@ def _enabled(
         lines = [approved, *lines, *(greeting.matters(entry, now) if lines[0] else [])]
     else:
         left = greeting.reminder(greeting.number(before, "waiting"), greeting.number(before, "reminded"), now)
-        late = greeting.overdue(entry, runner, now)
+        late = neglect.line(entry, runner, now)
         first = [] if off is None else [greeting.switched_off(off.since, switch.mend(paths.off_switch), now)]
         if off is None or greeting.is_suspended(entry):
             first.append(greeting.state(entry, runner, now))
@@ -82,10 +82,10 @@ def _approved(entry: Mapping[str, Any], since: float, now: float) -> str:
     return approvals.line(entry, since, now)
 
 
-def _as_it_is(entry: Mapping[str, Any], project: str, runner: str) -> Mapping[str, Any]:
-    """The entry; where no runner has looked of late, suspended if the config on disk is none that was approved."""
+def _as_it_is(entry: Mapping[str, Any], project: str) -> Mapping[str, Any]:
+    """The entry; suspended if the config on disk is none that was approved, which a living runner sees in a second."""
     approved = entry.get("approved")
-    if runner == "alive" or greeting.is_suspended(entry) or not isinstance(approved, list):
+    if greeting.is_suspended(entry) or not isinstance(approved, list):
         return entry
     try:
         found = tasks.digest(project)[:16]

@@ -20,22 +20,7 @@ if TYPE_CHECKING:
 LINES = 6
 WORDS = 60
 TAG = "[claude-scheduler]"
-LATE = 90  # s: what came due and is younger may be under way
 _REACH = 7 * 86400  # s: a glance knows of no run that ended earlier
-_DUE = 10  # so many moments a glance holds at most
-_WHY = {
-    "no-runner": "no runner was at work",
-    "asleep": "the machine was asleep",
-    "untrusted": "the config is not the approved one",
-    "settings": "the settings cannot be read",
-    "clock": "the clock was not set",
-    "paused": "paused",
-    "off": "switched off",
-    "budget": "a budget is used up",
-    "usage-limit": "a usage limit is reached",
-    "auth": "the client is not logged in",
-    "credit": "there is no credit left",
-}
 _HEX = frozenset("0123456789abcdef")
 
 
@@ -75,33 +60,6 @@ def state(entry: Mapping[str, Any], runner: str, now: float) -> str:
 def switched_off(since: float, mend: str, now: float) -> str:
     """The first line where the off switch is thrown."""
     return f"Scheduler: SWITCHED OFF since {moment(since, now)}, nothing starts in any project: {plain(mend, 300)}"
-
-
-def neglected(entry: Mapping[str, Any], runner: str, now: float) -> tuple[str, float, str] | None:
-    """The dead-man's switch: how much came due while nothing ran, since when, and why; None where that is nothing."""
-    found = entry.get("overdue")
-    known = found if isinstance(found, dict) and not number(found, "ran") else {}
-    told, due = number(known, "due"), entry.get("due")
-    # What has come since the entry was written, by the plan that it holds.
-    late = [at for at in due if isinstance(at, (int, float)) and 0 < at <= now - LATE] if isinstance(due, list) else []
-    if not told and not late:
-        return None
-    since = number(known, "since") if told else min(late)
-    cause = "untrusted" if is_suspended(entry) else "asleep" if runner == "alive" else "no-runner"
-    if runner == "off":
-        cause = runner
-    elif told >= len(late):
-        cause = str(known.get("cause"))
-    return f"{told + len(late):.0f}{'+' if len(late) >= _DUE else ''}", since, _WHY.get(cause, "")
-
-
-def overdue(entry: Mapping[str, Any], runner: str, now: float) -> str:
-    """That as a line; empty where it is nothing."""
-    found = neglected(entry, runner, now)
-    if found is None:
-        return ""
-    count, since, why = found
-    return f"{count} due, 0 ran since {moment(since, now)}{': ' if why else ''}{why}. /scheduler:status"
 
 
 def is_suspended(entry: Mapping[str, Any]) -> bool:

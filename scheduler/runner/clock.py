@@ -9,6 +9,7 @@ from datetime import datetime
 from scheduler.core import health
 from scheduler.core.limits import CLOCK_SLACK
 from scheduler.core.overdue import Absence
+from scheduler.core.schedule import GRACE
 from scheduler.runner.projects import Projects
 
 log = logging.getLogger("scheduler")
@@ -24,14 +25,19 @@ class ClockWatch:
     what was written down would be of a wrong time, and the state would take what is so for what a clock that was ahead
     has left."""
 
-    def __init__(self, projects: Projects, now: datetime, built: datetime) -> None:
+    def __init__(self, projects: Projects, now: datetime, elapsed: float, built: datetime) -> None:
         self._projects = projects
         self._looked = now
+        self._elapsed = elapsed
         self._built = built
         self.unset = False
 
-    def look(self, now: datetime) -> None:
-        """See how it is now."""
+    def look(self, now: datetime, elapsed: float) -> None:
+        """See how it is now. `elapsed`: seconds of a clock that nobody sets and that stands still in sleep."""
+        if elapsed - self._elapsed > GRACE:
+            log.warning("the runner was stopped, or held up, for %d s", elapsed - self._elapsed)
+            self._projects.explain(Absence.HUNG)
+        self._elapsed = elapsed
         time.tzset()  # else the system's zone stays what it was at the start
         if self._looked - now > CLOCK_SLACK:
             log.warning("the clock went back from %s to %s", self._looked, now)

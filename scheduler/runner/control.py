@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import struct
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -102,13 +103,22 @@ def request(paths: Paths, asked: Mapping[str, Any], timeout: float = 10.0) -> di
         except (FileNotFoundError, ConnectionError, NotADirectoryError):
             return None
         except TimeoutError:
-            raise SchedulerError("the runner does not answer", f"see {paths.runner_log}") from None
+            mend = f"see {paths.runner_log}; if it stays so: kill -9 {_peer(client)}, then 'start'"
+            raise SchedulerError("the runner does not answer", mend) from None
     if not line:
         return None
     answer: dict[str, Any] = json.loads(line)
     if not answer.pop("ok"):
         raise SchedulerError(answer["error"], answer["hint"])
     return answer
+
+
+def _peer(client: socket.socket) -> str:
+    """The process that listens, where the system tells."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return "PID"
+    pid, _, _ = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    return str(pid)
 
 
 def _read_line(client: socket.socket) -> bytes:

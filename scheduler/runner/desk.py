@@ -280,6 +280,10 @@ class Desk:
         """Runs under way and queued, for the control socket."""
         return listing(self.floor.going.values(), list(self.queue.values()))
 
+    def cramped(self) -> dict[str, str] | None:
+        """Why nothing starts though there is room among the runs: a disk that is full, or nearly."""
+        return None if self._space.enough() else {"cause": "disk", "why": self._space.words()}
+
     def publish(self, now: datetime) -> None:
         """Bring the hooks' glance up to date, in the background."""
         self._publisher.publish(now, [u.going for u in self.floor.going.values()])

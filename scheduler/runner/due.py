@@ -102,13 +102,18 @@ def _missed(root: str, task: Task, due: Due, now: datetime, mark: RunnerMark, ab
     if due.older_span is not None:
         since, until = due.older_span
         notes.insert(0, f"not counted: the time from {iso(since)} to {iso(until)}, longer ago than missedWithin")
-        last, count = until, 0
+        first, last, count = None, until, 0
     if due.skipped is not None:
-        last, count = due.skipped.last, due.skipped.count
+        first, last, count = due.skipped.first, due.skipped.last, due.skipped.count
     elif due.older_span is None:
         return None
     record = new_record(root, task, now, mark, "schedule", last).evolve(
-        status=Status.SKIPPED, reason=Reason.MISSED, completed_at=now, skipped_count=count, notes=tuple(notes)
+        status=Status.SKIPPED,
+        reason=Reason.MISSED,
+        completed_at=now,
+        skipped_count=count,
+        skipped_since=first,
+        notes=tuple(notes),
     )
     return Claimed(record, task, last)
 

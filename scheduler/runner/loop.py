@@ -12,12 +12,14 @@ import logging
 import os
 import resource
 import signal
+import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
 from scheduler import __version__
 from scheduler.core import health
+from scheduler.core.overdue import Absence
 from scheduler.disk import files
 from scheduler.disk.paths import Paths
 from scheduler.errors import SchedulerError
@@ -62,7 +64,7 @@ class Runner:
         self.projects = Projects(paths, self.state, env)
         self.desk = Desk(paths, env, self.state, self.pool, self.projects, now)
         self.upkeep = Upkeep(paths, self.projects, env, self.desk.floor.sweep)
-        self.clock = ClockWatch(self.projects, now(), built)
+        self.clock = ClockWatch(self.projects, now(), time.monotonic(), built)
         self.login = LoginWatch(paths, env, self.projects, self.desk.gate)
         self.paths = paths
         self.env = env
@@ -86,6 +88,7 @@ class Runner:
                         await self._look()
                         self._refused = None
                 except NotWritten as error:  # nothing is lost: it is due at the next look too
+                    self.projects.explain(Absence.UNWRITTEN)
                     if error.message != self._refused:
                         log.error("nothing more is started for now: %s", error.message)
                     self._refused = error.message
@@ -118,7 +121,7 @@ class Runner:
 
     def _watch(self) -> None:
         """See what may happen to a process that lives for months: another clock, a plugin taken away."""
-        self.clock.look(self.now())
+        self.clock.look(self.now(), time.monotonic())
         elapsed = asyncio.get_running_loop().time()
         if elapsed >= self._next_check and not self.stopping:
             self._next_check = elapsed + INSTALLATION_CHECK
@@ -199,7 +202,18 @@ class Runner:
             **self.desk.status(),
             "next": self.projects.coming(10),
             "suspended": self.projects.suspended(),
+            "idle": self._idle(),
         }
+
+    def _idle(self) -> dict[str, str] | None:
+        """Why nothing starts, for `status`: the cause in a word, and in a clause."""
+        if self.clock.unset:
+            return {"cause": Absence.CLOCK.value, "why": health.unset_words(self.now())}
+        if self._refused is not None:
+            return {"cause": Absence.UNWRITTEN.value, "why": self._refused}
+        if self.desk.gate.shut is Absence.SETTINGS:
+            return {"cause": Absence.SETTINGS.value, "why": "the settings cannot be read"}
+        return self.desk.cramped()
 
 
 async def _serve(runner: Runner) -> None:

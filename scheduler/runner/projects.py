@@ -95,6 +95,12 @@ class Projects:
         self.served[project.root] = served
         self.changed.add(project.root)
 
+    def explain(self, absence: Absence) -> None:
+        """Note why what comes due from now on is not looked at, unless an earlier reason is still to be told."""
+        for served in self.served.values():
+            if served.absent is Absence.ASLEEP:
+                served.absent = absence
+
     def redactor(self, root: str) -> Redactor:
         """Takes out what is known to be secret in a project; where it is not served, in our environment."""
         served = self.served.get(root)

@@ -7,9 +7,11 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from scheduler.core.lifecycle import Going
+from scheduler.core.overdue import Absence
 from scheduler.core.record import RunnerMark
 from scheduler.disk import glance
 from scheduler.disk.paths import Paths
@@ -51,7 +53,11 @@ class Publisher:
         changed, self._projects.changed = self._projects.changed, set()
         running = Counter(going.project for going in self._going)
         settings, now = self._projects.settings, self._now
-        found = [(root, self._projects.served.get(root), self._state.known(root, settings, now)) for root in changed]
+        absence = Absence.ASLEEP if self._projects.settings_known else Absence.SETTINGS
+        found = [
+            (root, self._projects.served.get(root), replace(self._state.known(root, settings, now), absence=absence))
+            for root in changed
+        ]
         try:
             await asyncio.to_thread(self._update, found, running, now)
             self._refused = None
@@ -73,7 +79,7 @@ class Publisher:
                 glance.update(self._path, root, None, runner=self._runner)
                 continue
             trusted, standing = (served.trusted, served.standing(known, now)) if served else (None, None)
-            entry = overview.entry(root, trusted, known, running.get(root, 0), now, standing, alive=True)
+            entry = overview.entry(root, trusted, known, running.get(root, 0), now, standing)
             glance.update(self._path, root, entry, runner=self._runner)
 
     async def close(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from scheduler.core.models import Task
 from scheduler.core.overdue import Absence
@@ -13,10 +13,11 @@ from scheduler.core.parse import Config, trigger_digest
 from scheduler.core.redact import Redactor
 from scheduler.core.schedule import next_occurrence
 from scheduler.errors import SchedulerError
-from scheduler.execution.overview import DUE, Standing, count_suspended, count_tasks, forecast, stand
+from scheduler.execution.standing import DUE, Plan, Standing, count_suspended, count_tasks, forecast, stand
 from scheduler.store import config, trust
 from scheduler.store.state import Known, State, TaskState
 
+_TICK = timedelta(microseconds=1)
 Told = tuple[str, str, bool]
 """A task as the state is told of it: id, digest of its trigger, whether it is enabled."""
 
@@ -67,16 +68,23 @@ class Served:
         """How it stands, for the glance; None where it is suspended. From any thread."""
         if self.config is None or self.suspended is not None:
             return None
-        if known.holds:
+        if known.holds or known.quiet_hours is not None or known.absence is not Absence.ASLEEP:
             return stand(self.root, self.config, known, now)
         states, coming = dict(self.states), list(self.coming)
         done = sum(state.done_at is not None for state in states.values())
         live = sum(task.enabled for task in self.config.tasks) - done
         soon = [one for one in heapq.nsmallest(DUE, coming) if one[1] in self.tasks]
-        due = forecast((self.tasks[task], moment, states[task].added_at) for moment, task in soon)
-        told = [(moment.timestamp(), task) for moment, task in soon]
-        broken = count_suspended(self.config)
-        return Standing(True, None, count_tasks(self.config), live, told, due=due, broken=broken)
+        plans = [Plan(self.tasks[task], moment - _TICK, moment - _TICK, states[task].added_at) for moment, task in soon]
+        return Standing(
+            True,
+            None,
+            count_tasks(self.config),
+            live,
+            [(moment.timestamp(), task) for moment, task in soon],
+            due=forecast(plans, None),
+            enabled={task.id for task in self.config.tasks if task.enabled},
+            broken=count_suspended(self.config),
+        )
 
 
 def read(trusted: trust.Project, env: Mapping[str, str], default: Redactor) -> tuple[Served, list[Told]]:

@@ -22,11 +22,19 @@ class Space:
         """Whether each disk has as much as the floor left; one that does not tell is taken to have."""
         short = next((folder for folder in self._folders if _free(folder) < self._floor), None)
         if short is not None and short != self._short:
-            log.warning("nothing is started while the disk of %s is nearly full", short)
+            log.warning("nothing is started while %s", _words(short))
         elif short is None and self._short is not None:
             log.warning("there is room on the disk again")
         self._short = short
         return short is None
+
+    def words(self) -> str:
+        """What is short, in a clause; empty where nothing is."""
+        return "" if self._short is None else _words(self._short)
+
+
+def _words(folder: str) -> str:
+    return f"the disk of {folder} is nearly full"
 
 
 def existing(folder: str) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from scheduler.core.limits import Hold, over_budget, quiet_until
+from scheduler.core.limits import Hold, over_budget
 from scheduler.core.models import Budgets, QuietHours, UserSettings
 from scheduler.core.overdue import Absence
 from scheduler.store.claims import Claims
@@ -73,13 +73,13 @@ def _time(text: str | None) -> datetime | None:
 @dataclass(frozen=True)
 class Known:
     """What is known of a project: its tasks by id, the holds that can cover them, what was passed over so far, the runs
-    that wait for a usage limit to end, why nobody looks at what is due, where that is meant so, and when it is."""
+    that wait for a usage limit to end, and the quiet hours. `absence`: why nobody would look at what is due."""
 
     tasks: Mapping[str, TaskState] = field(default_factory=dict)
     holds: Sequence[Hold] = ()
     tallies: Sequence[Tally] = ()
     waiting: Sequence[RunRow] = ()
-    absence: Absence | None = None
+    absence: Absence = Absence.NO_RUNNER
     quiet_hours: QuietHours | None = None
 
 
@@ -157,10 +157,9 @@ class State:
     def known(self, project: str, settings: UserSettings, now: datetime) -> Known:
         """What is known of a project."""
         holds = [hold for hold in self.all_holds(settings.budgets, now) if hold.project in ("", project)]
-        absence = Absence.QUIET if quiet_until(settings.quiet_hours, now) else None
         tallies = [tally for tally in self.holds.tallies() if tally.project == project]
         waiting = [row for row in self.runs() if row.phase == "waiting" and row.project == project]
-        return Known(self.tasks(project), holds, tallies, waiting, absence, settings.quiet_hours)
+        return Known(self.tasks(project), holds, tallies, waiting, quiet_hours=settings.quiet_hours)
 
     def task(self, project: str, task: str) -> TaskState | None:
         """What is known of one task."""

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from scheduler.core.parse import Config, ConfigUnreadable, parse_config
 from scheduler.disk import files, rights
 from scheduler.disk.paths import Paths
 from scheduler.errors import CorruptFile, SchedulerError
@@ -104,9 +105,17 @@ class Project:
         approved = source.project == self.root and any(a.digest == source.digest for a in self.approvals)
         return None if approved else NOT_APPROVED
 
+    def last_approved(self) -> Config | None:
+        """What was approved last; None where nothing was."""
+        try:
+            return parse_config(self.approvals[-1].config.encode()) if self.approvals else None
+        except ConfigUnreadable:  # by an earlier version
+            return None
+
     def without_texts(self) -> Project:
-        """The same to `approves`, in little memory."""
-        return replace(self, approvals=tuple(replace(a, config="", rules=None) for a in self.approvals))
+        """The same to `approves` and `last_approved`, in less memory."""
+        kept = [replace(a, config="", rules=None) for a in self.approvals[:-1]]
+        return replace(self, approvals=(*kept, *(replace(a, rules=None) for a in self.approvals[-1:])))
 
 
 def read(paths: Paths) -> dict[str, Project]:

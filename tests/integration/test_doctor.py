@@ -159,7 +159,7 @@ def test_a_runner_that_does_not_answer(cli: Command, living: Rig, monkeypatch: p
     os.kill(pid, signal.SIGSTOP)
     try:
         found = complaint(look(cli, code=1), "runner")
-        assert found["text"] == "the runner does not answer" and f"kill {pid}" in found["mend"]
+        assert found["text"] == "the runner does not answer" and f"kill -9 {pid}" in found["mend"]
     finally:
         os.kill(pid, signal.SIGCONT)
 

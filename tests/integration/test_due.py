@@ -16,7 +16,10 @@ from scheduler.core.overdue import Absence
 from scheduler.core.record import RunnerMark
 from scheduler.core.redact import Redactor
 from scheduler.core.schedule import Skipped
+from scheduler.disk.paths import Paths
+from scheduler.runner.clock import ClockWatch
 from scheduler.runner.due import Claimed, Look, claim_due
+from scheduler.runner.projects import Projects
 from scheduler.runner.served import Served
 from scheduler.store.state import State
 from scheduler.store.trust import Project
@@ -73,6 +76,23 @@ def test_why_nobody_looked_is_told(state: State, absence: Absence) -> None:
     [missed], _ = look(made, state, NOON + 90 * MINUTE)
     assert missed.record.notes == (absence.note(),)
     assert made.absent is Absence.ASLEEP
+
+
+def test_a_runner_that_was_held_up_says_so_unless_an_earlier_cause_is_still_to_be_told(
+    state: State, tmp_path: Path
+) -> None:
+    """The machine was awake all the while: the clock that stands still in sleep went on."""
+    projects = Projects(Paths({"SCHEDULER_HOME": str(tmp_path), "HOME": str(tmp_path)}), state, {})
+    projects.served["/p"] = made = served(state, policy={"missed": "skip"})
+    watch = ClockWatch(projects, NOON, 1000.0, NOON - HOUR)
+    watch.look(NOON + MINUTE, 1091.0)
+    assert made.absent is Absence.NO_RUNNER  # nobody looked yet
+    look(made, state, NOON + MINUTE)
+    watch.look(NOON + 2 * HOUR, 1092.0)
+    assert made.absent is Absence.ASLEEP
+    watch.look(NOON + 3 * HOUR + MINUTE, 1092.0 + 3660)
+    [missed], _ = look(made, state, NOON + 3 * HOUR + 5 * MINUTE)
+    assert missed.record.notes == (Absence.HUNG.note(),)
 
 
 def test_a_hold_takes_what_came_due_under_it_and_no_more(state: State) -> None:

@@ -345,8 +345,9 @@ def test_nothing_that_needs_a_person_falls_off_a_full_start_line(bed: Bed) -> No
     assert said[-1].startswith("Paused: this project; Failed: weekly 0a1b2c31; To review: 1 branch, nightly 0a1b2c30.")
 
 
+@pytest.mark.parametrize("alive", [True, False])
 @pytest.mark.parametrize("change", ["config", "rules", "no config", "back"])
-def test_a_config_that_changed_while_no_runner_looked_is_not_called_on(bed: Bed, change: str) -> None:
+def test_a_config_that_changed_before_a_runner_looked_is_not_called_on(bed: Bed, change: str, alive: bool) -> None:
     folder = bed.project / ".omc" / "scheduler"
     config = folder / "config.json"
     before = config.read_bytes()
@@ -363,10 +364,13 @@ def test_a_config_that_changed_while_no_runner_looked_is_not_called_on(bed: Bed,
     if change == "back":
         config.write_bytes(before)
         line = "Scheduler: 2 tasks active; its runner was not running and is being started."
-    reply = bed.start()
+        line = "Scheduler: on, 2 tasks active" if alive else line
+    with bed.runner() if alive else nullcontext():
+        reply = bed.start()
     assert lines(reply) == [line]
     assert ("they are suspended" in reply["hookSpecificOutput"]["additionalContext"]) == (change != "back")
-    bed.started()
+    if not alive:
+        bed.started()
 
 
 @pytest.mark.parametrize("source", ["clear", "compact"])
@@ -625,7 +629,7 @@ STANDARD |= {"select", "stat", "time", "_socket", "_sha256", "_sha2"}
     ("hook", "allowed"),
     [
         ("post_tool_use", IMPORTED | {"scheduler.hooks.change"}),
-        ("session_start", TELLING | {"scheduler.hooks.arrival"}),
+        ("session_start", TELLING | {"scheduler.hooks.arrival", "scheduler.hooks.neglect"}),
         ("session_end", TELLING | {"scheduler.hooks.parting", "scheduler.hooks.terminal"}),
     ],
 )

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scheduler.disk import glance
-from scheduler.hooks import greeting
+from scheduler.hooks import greeting, neglect
 
 NOW = time.mktime((2026, 11, 23, 16, 0, 0, 0, 0, -1))  # a Monday
 HOUR, DAY = 3600, 86400
@@ -68,7 +68,13 @@ LATE = [NOW - 20 * HOUR, NOW - 10 * HOUR, NOW - 120]
     ("fields", "runner", "line"),
     [
         ({"due": LATE}, "starting", "3 due, 0 ran since Sun 20:00: no runner was at work. /scheduler:status"),
-        ({"due": LATE}, "alive", "3 due, 0 ran since Sun 20:00: the machine was asleep. /scheduler:status"),
+        ({"due": LATE}, "alive", "3 due, 0 ran since Sun 20:00: its runner has not got to them. /scheduler:status"),
+        ({"held": [[at, "paused"] for at in LATE], "due": LATE[2:]}, "starting",
+            "4 due, 0 ran since Sun 20:00: paused. /scheduler:status"),
+        ({"held": [[NOW - HOUR, "budget"], [NOW + HOUR, "budget"], ["x", None], [1], None], "due": {}}, "alive",
+            "1 due, 0 ran since 15:00: a budget is used up. /scheduler:status"),
+        ({"held": [[at, "off"] for at in LATE]}, "off",
+            "3 due, 0 ran since Sun 20:00: switched off. /scheduler:status"),
         ({"due": LATE, "trusted": False}, "alive", "3 due, 0 ran since Sun 20:00: the config is not the approved one. "
             "/scheduler:status"),
         ({"due": [NOW - HOUR * n for n in range(1, 11)]}, "failed",
@@ -88,7 +94,7 @@ LATE = [NOW - 20 * HOUR, NOW - 10 * HOUR, NOW - 120]
     ],
 )  # fmt: skip
 def test_what_came_due_and_did_not_run(fields: dict[str, Any], runner: str, line: str) -> None:
-    assert greeting.overdue({**ENTRY, **fields}, runner, NOW) == line
+    assert neglect.line({**ENTRY, **fields}, runner, NOW) == line
 
 
 @pytest.mark.parametrize(

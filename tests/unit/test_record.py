@@ -25,6 +25,7 @@ def test_the_golden_record_has_every_field_but_those_of_other_statuses() -> None
     assert {field.alias for field in Record.model_fields.values()} - json.loads(GOLDEN.read_text()).keys() == {
         "resetsAt",
         "skippedCount",
+        "skippedSince",
     }
 
 
