@@ -18,11 +18,13 @@ from scheduler.core import format as fmt
 from scheduler.core import health
 from scheduler.core.health import Finding
 from scheduler.core.limits import Cause, quiet_until
+from scheduler.core.models import ProjectSettings
+from scheduler.core.query import Run
 from scheduler.disk import paths, switch
 from scheduler.errors import SchedulerError
 from scheduler.execution import aftermath, leftovers, rollback, worktree
 from scheduler.execution.refs import is_run_branch
-from scheduler.store import config, database, history, ownenv, reading, settings, trust
+from scheduler.store import config, database, history, ownenv, reading, search, settings, trust
 from scheduler.store.state import RunRow, State
 
 T = TypeVar("T")
@@ -244,10 +246,23 @@ def branches(patient: Patient, root: str) -> Iterator[Found]:
     """Branches and private refs of runs that nobody needs any more."""
     known = history.fold(history.read_tail(paths.history_file(root), TAIL))
     by_start = {run["id"][:8]: run for run in known}  # how branches name their run
-    left = leftovers.of_repository(patient.project(root), lambda run_id: by_start.get(run_id[:8]), patient.context.now)
+    project = patient.project(root)
+    left = leftovers.of_repository(project, lambda run_id: by_start.get(run_id[:8]), patient.context.now)
     if left:
         text = f"{root}: {len(left)} branches and private refs no longer needed; 'prune' removes them"
         yield Found(Finding("ok", "branches", text))
+    parsed = patient.config(root)
+    days = (ProjectSettings() if parsed is None else parsed.settings).history_days
+
+    def recorded(run_id: str) -> Run | None:
+        return by_start.get(run_id[:8]) or search.known(patient.context.paths, paths.history_file(root), run_id)
+
+    unknown = leftovers.of_unknown_runs(project, recorded, patient.context.now - timedelta(days=days))
+    if unknown:
+        what = fmt.count(len(unknown), "private ref or branch", "private refs or branches")
+        text = f"{root}: {what} of runs that no record tells of, so history was lost: {', '.join(unknown[:3])}"
+        mend = f"look at their work: git -C {shlex.quote(root)} log {unknown[0]}"
+        yield Found(Finding("warn", "branches", text, mend))
 
 
 def _rows(patient: Patient) -> list[RunRow]:

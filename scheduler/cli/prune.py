@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from scheduler.cli import output, view
 from scheduler.cli.context import Context, json_option
 from scheduler.core import format as fmt
 from scheduler.core.models import ProjectSettings
-from scheduler.core.query import Run
 from scheduler.disk import files, paths
 from scheduler.errors import SchedulerError
 from scheduler.execution import git, leftovers, worktree
@@ -93,7 +93,7 @@ def _found(context: Context) -> tuple[list[Item], list[str]]:
             tasks = {row.task for row in running if row.project == root}
             items += map(_of_file, retention.of_project(root, settings, tasks, now))
             project = git.find_project(root, context.env)
-            found = leftovers.of_repository(project, _records(context, root), now)
+            found = leftovers.of_repository(project, partial(search.known, where, paths.history_file(root)), now)
             items += [_of_left(left, project) for left in found]
             trees.update(worktree.ours(project, Path(where.worktrees)))
         except SchedulerError as error:
@@ -115,16 +115,6 @@ def _of_file(old: retention.Old) -> Item:
 
 def _of_left(left: leftovers.Left, project: Project | None) -> Item:
     return Item(left.kind, left.what, left.size, left.why, lambda: leftovers.remove(left, project))
-
-
-def _records(context: Context, root: str) -> leftovers.Records:
-    def find(run_id: str) -> Run | None:
-        try:
-            return search.find(context.paths, paths.history_file(root), run_id)
-        except SchedulerError:  # none, or several whose ids begin alike
-            return None
-
-    return find
 
 
 def _running(context: Context) -> list[RunRow]:

@@ -93,6 +93,6 @@ def status(word: str, reason: str | None = None) -> str:
     return f"{_SIGNS.get(word, '?')} {word}" + (f" ({reason})" if reason else "")
 
 
-def count(number: int, noun: str) -> str:
-    """`1 task`, `2 tasks`."""
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+def count(number: int, noun: str, nouns: str = "") -> str:
+    """`1 task`, `2 tasks`; `nouns` where an s does not make the plural."""
+    return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"

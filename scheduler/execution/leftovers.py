@@ -66,20 +66,34 @@ def _discarded(project: Project, records: Records, now: datetime) -> Iterator[Le
             yield Left("ref", ref.name, size, f"rolled back {(now - ended).days} days ago", ref.tip)
 
 
+def of_unknown_runs(project: Project, records: Records, since: datetime) -> list[str]:
+    """Private refs, and branches that are not merged and follow no remote's, of runs since then that no record tells
+    of. Raises SchedulerError."""
+    found = [(ref, ref.name.removeprefix(DISCARDED)) for ref in _refs(project, DISCARDED)]
+    for ref in _refs(project, "refs/heads/", "--no-merged=HEAD"):
+        if is_run_branch(ref.name.removeprefix("refs/heads/")) and not ref.follows:
+            found.append((ref, ref.name[-8:]))
+    return [ref.name for ref, run in found if ref.written >= since and records(run) is None]
+
+
 class _Ref(NamedTuple):
-    """A branch, or another ref. `written`: when its commit was made; `checked_out`: in some worktree."""
+    """A branch, or another ref. `written`: when its commit was made; `checked_out`: in some worktree; `follows`: a
+    remote's."""
 
     name: str
     tip: str
     written: datetime
     checked_out: bool
+    follows: bool
 
 
 def _refs(project: Project, prefix: str, *options: str) -> Iterator[_Ref]:
     form = "--format=%(refname) %(objectname) %(committerdate:unix) %(if)%(worktreepath)%(then)+%(else)-%(end)"
+    form += " %(if)%(upstream)%(then)+%(else)-%(end)"
     for line in each_ref(project, form, *options, prefix, check=False, timeout=git.LONG):
-        name, tip, seconds, held = line.rsplit(" ", 3)
-        yield _Ref(name, tip, datetime.fromtimestamp(int(seconds or 0), timezone.utc), held == "+")
+        name, tip, seconds, held, follows = line.rsplit(" ", 4)
+        written = datetime.fromtimestamp(int(seconds or 0), timezone.utc)
+        yield _Ref(name, tip, written, held == "+", follows == "+")
 
 
 def _alone(project: Project, ref: str) -> int:

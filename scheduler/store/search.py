@@ -61,6 +61,14 @@ def find(where: Paths, path: str, prefix: str) -> Run:
         return history.find_run(_folded(history.read(path)), prefix)
 
 
+def known(where: Paths, path: str, prefix: str) -> Run | None:
+    """The same; None where there is none, or more than one."""
+    try:
+        return find(where, path, prefix)
+    except SchedulerError:
+        return None
+
+
 def counted(where: Paths, path: str, query: Query) -> list[Counted]:
     """What statistics need of the runs that are asked for, in the order of their last records."""
     try:

@@ -450,3 +450,23 @@ def test_a_check_that_cannot_be_made_is_a_line_and_the_others_go_on() -> None:
         ("warn", "other", "do this"),
     ]
     assert all("could not be checked: " in one.text for one in found[1:])
+
+
+def test_work_of_runs_that_no_record_tells_of_is_named(cli: Command, living: Rig) -> None:
+    """History and state are gone, the repository is left: what runs saved in it must not be forgotten."""
+    living.enable(shell_task("kept", "echo x > kept.txt"), shell_task("fails", "echo x > half.txt; exit 1"))
+    living.start()
+    kept, failed = living.run_to_end("kept"), living.run_to_end("fails")
+    living.stop()
+    assert [text for _, text in complaints(look(cli)) if "no record" in text] == []
+    shutil.rmtree(paths.logs_folder(str(living.project)))
+    for tail in ("", "-wal", "-shm"):
+        Path(living.paths.state_db + tail).unlink(missing_ok=True)
+    found = complaint(look(cli, code=None), "branches")
+    assert found["level"] == "warn" and "2 private refs or branches" in found["text"]
+    assert failed["discardedRef"] in found["text"] and kept["worktreeBranch"] in found["text"]
+    *words, ref = found["mend"].removeprefix("look at their work: ").split()
+    assert living.git(*words[1:], ref).startswith("commit ")
+    living.git("branch", "-q", "-D", kept["worktreeBranch"])
+    living.git("update-ref", "-d", failed["discardedRef"])
+    assert [text for _, text in complaints(look(cli, code=None)) if "no record" in text] == []
