@@ -183,7 +183,9 @@ def compared(patient: Patient, root: str) -> Iterator[Found]:
     live |= {one["runId"] for one in _under_way(patient) if one["project"] == root}
     found = list(health.compare(claims, read, live, context.now))
     if patient.runner is None and patient.problem is None:
-        found += health.abandoned([row.run_id for row in _rows(patient) if row.project == root])
+        rows = [row for row in _rows(patient) if row.project == root]
+        waiting = {row.run_id for row in rows if row.phase in ("queued", "waiting")}
+        found += health.abandoned([row.run_id for row in rows if row.run_id not in waiting], waiting)
     yield from map(Found, found)
     if not found:
         text = f"{os.path.basename(root)}: {fmt.count(len(read), 'run')}, as the state has them"

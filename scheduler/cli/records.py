@@ -75,8 +75,16 @@ def _show(context: Context, asked: Asked, runs: list[Run], as_json: bool) -> Non
         record.table(runs, context.now, projects=asked.all_projects)
     else:
         output.say("no runs" if os.path.exists(asked.path) else "nothing has run yet")
-    if any(run["status"] == "running" for run in runs) and control.request(context.paths, {"verb": "status"}) is None:
+    under_way = [run for run in runs if run["status"] == "running"]
+    if under_way and control.request(context.paths, {"verb": "status"}) is None:
+        _note_without_runner(under_way)
+
+
+def _note_without_runner(under_way: list[Run]) -> None:
+    if any(not run.get("reason") for run in under_way):
         output.note("no runner is at work: what stands as running has ended\n  'start' puts its end on record")
+    if any(run.get("reason") for run in under_way):
+        output.note("no runner is at work: what met a usage limit does not go on\n  'start' has it go on at its end")
 
 
 def _note_unreadable(context: Context, asked: Asked) -> None:

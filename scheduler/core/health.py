@@ -179,11 +179,15 @@ def compare(
         yield Finding("warn", "history", text, "'restart' settles it")
 
 
-def abandoned(runs: Collection[str]) -> Iterator[Finding]:
-    """Runs that the state has under way while no runner is at work."""
-    if runs:
-        text = f"{fmt.count(len(runs), 'run')} under way when the runner ended: {_some(runs)}"
+def abandoned(interrupted: Collection[str], waiting: Collection[str]) -> Iterator[Finding]:
+    """Runs that the state has while no runner is at work: `interrupted` ones, and those `waiting` for their turn or for
+    a usage limit to end."""
+    if interrupted:
+        text = f"{fmt.count(len(interrupted), 'run')} under way when the runner ended: {_some(interrupted)}"
         yield Finding("warn", "history", text, "'start' puts the end on record, and saves the work")
+    if waiting:
+        text = f"{fmt.count(len(waiting), 'run')} waiting, and no runner is at work: {_some(waiting)}"
+        yield Finding("warn", "history", text, "'start' has them run, or go on, when it is time to")
 
 
 def _was_claimed(record: Mapping[str, Any], since: datetime) -> bool:

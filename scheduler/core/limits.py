@@ -55,6 +55,8 @@ ACCOUNT = frozenset({Cause.USAGE_LIMIT, Cause.CREDIT, Cause.AUTH})
 # A limit that did not say when it ends, or ended and refused again, is looked at after a minute, then ever more seldom.
 LOOK_AGAIN = timedelta(minutes=1)
 LOOK_AT_LEAST = timedelta(hours=1)
+# So often the end that is told is believed, however soon it comes.
+TRUSTED_ENDS = 3
 # A rate limit of which nobody said when it ends is waited for so often, 5 to 6 hours in all; then the run has failed.
 RATE_LIMIT_WAITS = 10
 # A clock that is put right by less is no news.
@@ -210,10 +212,16 @@ def waits_for(reason: Reason | None, waits: int) -> bool:
 
 
 def resume_at(resets_at: datetime | None, now: datetime, waits: int) -> datetime:
-    """When a run goes on that met a usage limit, for the `waits`-th time (from 0): at its end where that is told."""
-    if resets_at is not None and resets_at > now:
-        return min(resets_at, now + LONGEST_LIMIT)
-    return now + min(LOOK_AGAIN * int(2 ** min(waits, 16)), LOOK_AT_LEAST)
+    """When a run goes on that met a usage limit, for the `waits`-th time (from 0): at its end where that is told. Where
+    that comes soon again and again it says little, and the run goes on ever more seldom, as where it is not told."""
+    if resets_at is None or resets_at <= now:
+        return now + _patience(waits)
+    soonest = now if waits < TRUSTED_ENDS else now + _patience(waits - TRUSTED_ENDS)
+    return max(min(resets_at, now + LONGEST_LIMIT), soonest)
+
+
+def _patience(looks: int) -> timedelta:
+    return min(LOOK_AGAIN * int(2 ** min(looks, 16)), LOOK_AT_LEAST)
 
 
 def is_of_another_clock(hold: Hold, now: datetime) -> bool:

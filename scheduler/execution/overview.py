@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from scheduler.core.limits import Cause
+from scheduler.core.limits import Cause, quiet_until
 from scheduler.core.overdue import Neglected, missed, sum_up
 from scheduler.core.record import Reason
 from scheduler.disk import glance, paths
@@ -16,7 +16,7 @@ from scheduler.errors import SchedulerError
 from scheduler.execution.eachref import unmerged_branches
 from scheduler.execution.standing import Standing, read_standing
 from scheduler.store import history
-from scheduler.store.state import Known
+from scheduler.store.state import Known, RunRow
 from scheduler.store.trust import Project
 
 TAIL = 1 << 20  # bytes at the end of the history that are looked at
@@ -25,6 +25,15 @@ COMING = 3  # occurrences told
 APPROVALS, NAMED = 5, 10  # approvals told, and of each so many tasks
 _FAILED = ("failure", "timeout")
 _LOUD = ("containment", "self-edit")
+_AWAITED = {
+    Cause.USER: "its pause to end",
+    Cause.OFF: "the off switch to be taken away",
+    Cause.FAILURES: "its pause to end",
+    Cause.BUDGET: "the budget of another day",
+    Cause.USAGE_LIMIT: "that to end",
+    Cause.CREDIT: "credit",
+    Cause.AUTH: "a login",
+}
 
 
 def entry(
@@ -57,7 +66,7 @@ def entry(
         "next": [{"task": task, "at": at} for at, task in standing.coming[:COMING]],
         "running": running,
         "recent": [_recent(r) for r in recent if r["status"] not in ("running", "skipped")][-glance.RECENT :],
-        "open": [*_held(root, known, standing, enabled), *broken, *open_matters(root, runs, now)],
+        "open": [*_held(root, known, standing, enabled, now), *broken, *open_matters(root, runs, now)],
         "due": list(standing.due) if enabled else [],
         "held": [list(one) for one in standing.held] if enabled else [],
         "overdue": overdue
@@ -112,7 +121,7 @@ def _began(run: dict[str, Any]) -> datetime:
     return datetime.fromtimestamp(history.started(run), timezone.utc)
 
 
-def _held(root: str, known: Known, standing: Standing, enabled: bool) -> list[dict[str, Any]]:
+def _held(root: str, known: Known, standing: Standing, enabled: bool, now: datetime) -> list[dict[str, Any]]:
     """What keeps tasks of the project from running now, and the runs that met a usage limit and wait to go on."""
     found = []
     waits = enabled and standing.suspended is None
@@ -136,10 +145,19 @@ def _held(root: str, known: Known, standing: Standing, enabled: bool) -> list[di
     for row in known.waiting:
         if row.run_id[:8] not in told:
             why = "its project, which is suspended," if enabled else "its project to be enabled"
-            why = "its turn" if waits else why
+            why = _awaited(root, row, known, now) if waits else why
             at = history.started(row.record)
             found.append({"kind": "waiting", "run": row.run_id[:8], "task": row.task, "at": at, "by": why})
     return found
+
+
+def _awaited(root: str, row: RunRow, known: Known, now: datetime) -> str:
+    """What a run waits for that met a usage limit, in a project that is served."""
+    for hold in known.holds:
+        if hold.names(root, row.task) and not hold.is_over(now):
+            return _AWAITED[hold.cause]
+    asked = row.record.get("triggeredBy") == "manual"
+    return "its turn" if asked or quiet_until(known.quiet_hours, now) is None else "the quiet hours to end"
 
 
 def recent_runs(root: str, bad: list[bytes] | None = None) -> list[dict[str, Any]]:

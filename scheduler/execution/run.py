@@ -241,7 +241,8 @@ class _Run:
     def _close_logs(self, steps: Steps, final: Record, answer: str, now: datetime) -> Record:
         reason = f" ({final.reason})" if final.reason else ""
         waits = final.status is Status.RUNNING
-        steps.log.say(f"{'wait' if waits else f'end: {final.status}'}{reason} at {iso(now)}")
+        until = f" until {iso(final.resets_at)}" if final.resets_at is not None else ""
+        steps.log.say(f"{f'wait{until}' if waits else f'end: {final.status}'}{reason} at {iso(now)}")
         steps.log.close()
         if answer and not waits:
             try:

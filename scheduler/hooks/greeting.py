@@ -44,7 +44,7 @@ def state(entry: Mapping[str, Any], runner: str, now: float) -> str:
         parts.append(f"next {item['task']} {when(at, now)}" if at > now else f"{item['task']} is due")
     if runner == "alive":
         running = number(entry, "running")
-        paused = any(item.get("kind") == "paused" and not item.get("task") for item in _items(entry, "open"))
+        paused = any(item.get("kind") == "paused" and not item.get("task") for item in _open(entry, now))
         on = "paused" if paused else "on"
         return ", ".join([f"Scheduler: {on}", *parts, *([f"{running:.0f} running now"] if running else [])])
     how = {
@@ -95,8 +95,10 @@ _LOUD = {"containment": "CHANGED YOUR CHECKOUT", "self-edit": "CHANGED WHAT DECI
 def matters(entry: Mapping[str, Any], now: float) -> list[str]:
     """What needs a person: one line for each kind, and before them what keeps tasks from running."""
     by_kind: dict[str, Items] = {}
-    for item in _whole(entry, "open"):
-        by_kind.setdefault(str(item.get("kind")), []).append(item)
+    opened = _open(entry, now)
+    for item in opened:
+        if item.get("run") and item.get("task"):
+            by_kind.setdefault(str(item.get("kind")), []).append(item)
     alarms, lines = [], []
     failed = by_kind.get("failed", [])
     for loud, what in _LOUD.items():
@@ -112,7 +114,7 @@ def matters(entry: Mapping[str, Any], now: float) -> list[str]:
     review = by_kind.get("review")
     if review:
         lines.append(f"To review: {_branches(entry, review)}, {_runs(review)}. /scheduler:status")
-    return [*alarms, *_held(_items(entry, "open"), now), *lines, *_rest(entry, by_kind)]
+    return [*alarms, *_held(opened, now), *lines, *_rest(opened, by_kind)]
 
 
 def _held(items: Items, now: float) -> Iterator[str]:
@@ -136,15 +138,15 @@ def _held(items: Items, now: float) -> Iterator[str]:
         yield f"Paused: {_some(names)}. {verb}"
 
 
-def _rest(entry: Mapping[str, Any], by_kind: Mapping[str, Items]) -> list[str]:
+def _rest(opened: Items, by_kind: Mapping[str, Items]) -> list[str]:
     rest = []
-    if any(item.get("kind") == "budget" for item in _items(entry, "open")):
+    if any(item.get("kind") == "budget" for item in opened):
         rest.append("a budget of the day is used up")
     if "waiting" in by_kind:
         rest.append(f"waiting to go on: {_names(by_kind['waiting'])}")
     if "kept-worktree" in by_kind:
         rest.append(f"a worktree that stays: {_runs(by_kind['kept-worktree'])}")
-    if any(item.get("kind") == "config" for item in _items(entry, "open")):
+    if any(item.get("kind") == "config" for item in opened):
         rest.append("a task with an error in its config")
     return [f"Also: {'; '.join(rest)}. /scheduler:status"] if rest else []
 
@@ -167,7 +169,7 @@ def context(entry: Mapping[str, Any], runs: Items, now: float, *, off: bool = Fa
     bad = [run for run in runs if run.get("status") in ("failure", "timeout")]
     if bad:
         said.append(f"Failed since the last session: {_names(bad)}.")
-    kinds = [str(item.get("kind")) for item in _items(entry, "open")]
+    kinds = [str(item.get("kind")) for item in _open(entry, now)]
     held = [kind for kind in ("paused", "usage-limit", "auth", "credit", "budget") if kind in kinds]
     if held:
         said.append(f"Held back at present: {', '.join(held)}.")
@@ -186,6 +188,17 @@ def recent(entry: Mapping[str, Any]) -> Items:
 def coming(entry: Mapping[str, Any]) -> Items:
     """The next occurrence, if one is known."""
     return [item for item in _items(entry, "next") if item.get("task")][:1]
+
+
+def _open(entry: Mapping[str, Any], now: float) -> Items:
+    """The open matters without what has ended since they were written; a run whose usage limit has waits to go on."""
+    found = []
+    for item in _items(entry, "open"):
+        if not 0 < number(item, "until") <= now:
+            found.append(item)
+        elif item.get("kind") == "usage-limit" and item.get("task"):
+            found.append({**item, "kind": "waiting"})
+    return found
 
 
 def number(item: Mapping[str, Any], name: str) -> float:

@@ -278,7 +278,7 @@ class Desk:
 
     def status(self) -> dict[str, Any]:
         """Runs under way and queued, for the control socket."""
-        return listing(self.floor.going.values(), list(self.queue.values()))
+        return listing(self.floor.going.values(), list(self.queue.values()), self.gate.limit_ends(self._now()))
 
     def cramped(self) -> dict[str, str] | None:
         """Why nothing starts though there is room among the runs: a disk that is full, or nearly."""

@@ -95,10 +95,13 @@ class Gate:
         """All claude tasks wait until the usage limit ends that a run has met."""
         now, until = self._now(), record.resets_at
         assert until is not None
-        for hold in self._state.holds.all():
-            if hold.cause is Cause.USAGE_LIMIT and hold.until is not None and not hold.is_over(now):
-                until = max(until, hold.until)
-        self._put(Cause.USAGE_LIMIT, until, record)
+        self.look(now)
+        self._put(Cause.USAGE_LIMIT, max(until, self.limit_ends(now) or until), record)
+
+    def limit_ends(self, now: datetime) -> datetime | None:
+        """When the usage limit ends that holds claude tasks back, as of the last look; None where none does."""
+        ends = (hold.until for hold in self.holds if hold.cause is Cause.USAGE_LIMIT and not hold.is_over(now))
+        return next(ends, None)
 
     def judge_account(self, record: Record) -> None:
         """What the end of a claude run says of the account: it may hold all claude tasks, or let them go again."""

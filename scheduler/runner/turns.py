@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from scheduler.core.lifecycle import Going, Waiting
@@ -31,8 +32,9 @@ class Underway:
     work: asyncio.Task[None] | None = None
 
 
-def listing(going: Iterable[Underway], queue: Sequence[Queued]) -> dict[str, Any]:
-    """Runs under way, queued, and waiting for a usage limit to end, for the control socket."""
+def listing(going: Iterable[Underway], queue: Sequence[Queued], limit_ends: datetime | None = None) -> dict[str, Any]:
+    """Runs under way, queued, and those that met a usage limit and wait to go on, for the control socket. `limit_ends`:
+    when the limit does that holds all of these back; None where it is over, and something else does."""
     return {
         "running": [
             {
@@ -48,7 +50,7 @@ def listing(going: Iterable[Underway], queue: Sequence[Queued]) -> dict[str, Any
             if q.place is None
         ],
         "waiting": [
-            {**_named(q.record), "until": None if q.record.resets_at is None else iso(q.record.resets_at)}
+            {**_named(q.record), "until": None if limit_ends is None else iso(limit_ends)}
             for q in queue
             if q.place is not None
         ],

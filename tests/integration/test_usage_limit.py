@@ -9,7 +9,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from scheduler.disk import paths as places
 from tests import repos
 from tests.command import Command
 from tests.puppet import Puppet, act, limited, refused
-from tests.rig import Rig, rig, shell_task, wait_until
+from tests.rig import Rig, rig, shell_task, soon, wait_until
 from tests.runs import branch_tree, discarded_tree, nothing_left
 
 EACH_SECOND = {"type": "interval", "every": 1}
@@ -123,6 +123,62 @@ def test_a_run_that_waits_for_a_limit_is_told(own: Rig, cli: Command, puppet: Pu
     wait_until(lambda: matters(own, "usage-limit"))
     (matter,) = matters(own, "usage-limit")
     assert (matter["run"], matter["task"], matter["until"]) == (run[:8], "job", ends.timestamp())
+
+
+def test_a_run_that_waits_is_told_without_a_runner_too(own: Rig, cli: Command, puppet: Puppet) -> None:
+    puppet.plays(limited(LONG, files={"one.txt": "1\n"}), act())
+    own.enable(claude_task("job"), client=str(puppet.path))
+    own.start()
+    run = own.run("job")
+    record = waiting(own, run)
+    assert f"wait until {record['resetsAt']} (usage-limit)" in cli("logs", "job").out
+    own.stop()
+    said = cli("history").err
+    assert "what met a usage limit does not go on" in said and "has ended" not in said
+    found = [one for one in cli("doctor", "--fix", "--json", code=None).json["findings"] if one["name"] == "history"]
+    assert [one["text"] for one in found] == [f"1 run waiting, and no runner is at work: {run[:8]}"]
+    cli("prune")
+    own.git("gc", "-q", "--prune=now")
+    own.git("worktree", "prune")
+    assert Path(record["worktreePath"], "one.txt").exists()
+    own.start()
+    cli("resume")
+    assert "one.txt" in branch_tree(own.project, own.record(run))
+
+
+@pytest.mark.parametrize("why", ["pause", "budget", "quiet hours", "off switch"])
+def test_a_run_says_what_it_waits_for_once_its_limit_is_over(own: Rig, cli: Command, puppet: Puppet, why: str) -> None:
+    puppet.plays(limited(2, 0.25, files={"one.txt": "1\n"}), act(0.25))
+    own.enable(claude_task("job", trigger={"type": "once", "at": soon(0.5)}), client=str(puppet.path))
+    own.start()
+    run = wait_until(lambda: [r["id"] for r in own.records() if r.get("reason") == "usage-limit"])[0]
+    if why == "pause":
+        cli("pause")
+    elif why == "budget":
+        own.settings(budgets={"perDay": 0.2})
+    elif why == "quiet hours":
+        begin, end = (datetime.now(timezone.utc) + timedelta(hours=hours) for hours in (-1, 2))
+        own.settings(quietHours={"from": f"{begin:%H:%M}", "until": f"{end:%H:%M}"})
+    else:
+        Path(own.paths.off_switch).write_text("")
+    awaited = {
+        "pause": "its pause to end",
+        "budget": "the budget of another day",
+        "quiet hours": "the quiet hours to end",
+        "off switch": "the off switch to be taken away",
+    }[why]
+    wait_until(lambda: f"met a usage limit, and waits for {awaited} before it goes on" in cli("status").out)
+    assert [one["until"] for one in cli("status", "--json").json["waiting"]] == [None]
+    assert len(puppet.calls) == 1
+    if why == "pause":
+        cli("resume")
+    elif why == "off switch":
+        Path(own.paths.off_switch).unlink()
+    else:
+        own.settings()
+    final = own.record(run)
+    assert (final["status"], final["costUsd"]) == ("success", 0.5)
+    assert cli("status", "--json").json["spentToday"] == 0.5
 
 
 def test_a_wait_survives_the_runner_and_protects_its_worktree(own: Rig, puppet: Puppet) -> None:
@@ -440,3 +496,5 @@ def test_the_hold_of_a_limit_is_as_long_as_the_longest(own: Rig, puppet: Puppet)
     longest = max(datetime.fromisoformat(record["resetsAt"]).timestamp() for record in records)
     wait_until(lambda: len(matters(own, "usage-limit")) == 2)
     assert [matter["until"] for matter in matters(own, "usage-limit")] == [longest] * 2
+    told = [datetime.fromisoformat(one["until"]).timestamp() for one in own.ask("status")["waiting"]]
+    assert told == [longest] * 2

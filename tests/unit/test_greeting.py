@@ -121,6 +121,19 @@ def test_what_keeps_tasks_from_running(opened: dict[str, Any], line: str) -> Non
     assert greeting.state(entry, "alive", NOW).startswith("Scheduler: paused, 3" if paused else "Scheduler: on, 3")
 
 
+def test_what_has_ended_since_it_was_written_keeps_nothing_back() -> None:
+    """No runner rewrites the glance at that moment: it is off, or these are quiet hours."""
+    over = [
+        {"kind": kind, "run": None, "task": None, "at": NOW, "until": NOW - 60} for kind in ("paused", "usage-limit")
+    ]
+    over.append({"kind": "usage-limit", "run": "0" * 8, "task": "job", "at": NOW, "until": NOW})
+    entry = {**ENTRY, "open": over}
+    assert greeting.matters(entry, NOW) == ["Also: waiting to go on: job. /scheduler:status"]
+    assert "Held back" not in greeting.context(entry, [], NOW)
+    assert greeting.state(entry, "alive", NOW).startswith("Scheduler: on, 3")
+    assert greeting.matters(entry, NOW - 1) == ["Waiting for the usage limit until 16:00: job. /scheduler:status"]
+
+
 @pytest.mark.parametrize("field", ["task", "run"])
 def test_what_is_no_id_is_not_said(field: str) -> None:
     bad = [{**item(1), "kind": "failed", "status": "failure", field: EVIL}]

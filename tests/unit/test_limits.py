@@ -211,6 +211,9 @@ def test_a_budget_lets_shell_tasks_go_on() -> None:
     [
         (NOW + 5 * HOUR, 0, NOW + 5 * HOUR),
         (NOW + 5 * HOUR, 9, NOW + 5 * HOUR),
+        (NOW + HOUR / 3600, 2, NOW + HOUR / 3600),
+        (NOW + HOUR / 3600, 3, NOW + HOUR / 60),
+        (NOW + HOUR / 3600, 99, NOW + HOUR),
         (NOW + 3650 * 24 * HOUR, 0, NOW + 8 * 24 * HOUR),
         (None, 0, NOW + HOUR / 60),
         (NOW, 1, NOW + HOUR / 30),
