@@ -109,7 +109,8 @@ def _unpacked(unpack: Any, data: bytes) -> Iterator[bytes]:
 
 def _packed(repository: str) -> list[str]:
     """The commits, tags and trees in packs that hold a secret; blobs are the work of others."""
-    if not any(name.endswith(".pack") for name in os.listdir(os.path.join(repository, "objects", "pack"))):
+    folder = os.path.join(repository, "objects", "pack")  # a killed client leaves repositories half made
+    if not os.path.isdir(folder) or not any(name.endswith(".pack") for name in os.listdir(folder)):
         return []
     command = ["git", "--git-dir", repository, "cat-file", "--batch-all-objects", "--batch"]
     told = subprocess.run(command, capture_output=True, check=False).stdout

@@ -26,6 +26,7 @@ class AgentReport:
     errors: tuple[str, ...] = ()
     session_id: str | None = None
     cost_usd: float | None = None
+    session_usd: float | None = None  # what the whole session has cost, where it was cut short and the client noted it
     turns: int | None = None
     model: str | None = None
     client_version: str | None = None

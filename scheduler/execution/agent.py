@@ -32,7 +32,8 @@ LAST_READS = 64
 class AgentSpec:
     """What to start. A bare `argv[0]` is looked for on the PATH of `env`; `env` is the whole environment.
 
-    `stdin` is written, then comes its end. `grace`: seconds between SIGTERM and SIGKILL when it is stopped.
+    `stdin` is written, then comes its end. When it is stopped, `farewell` seconds go by between SIGINT to it alone and
+    SIGTERM to its tree (0: no SIGINT), then `grace` seconds till SIGKILL. `wrapped`: its first process only starts it.
     """
 
     argv: Sequence[str]
@@ -40,6 +41,8 @@ class AgentSpec:
     env: Mapping[str, str]
     stdin: bytes = b""
     grace: float = 10.0
+    farewell: float = 0.0
+    wrapped: bool = False
     umask: int = 0o022
 
 
@@ -165,8 +168,8 @@ class _Run:
             return
         self._stopped = why
         if self._supervisor and not self._last_word.done():
-            self._supervisor.say({"stop": self._spec.grace})
-            self._after(self._spec.grace + KILL_BOUND + ANSWER_PATIENCE, self._supervisor.kill)
+            self._supervisor.say({"stop": self._spec.grace, "first": self._spec.farewell})
+            self._after(self._spec.farewell + self._spec.grace + KILL_BOUND + ANSWER_PATIENCE, self._supervisor.kill)
 
     async def _watch(self, cancel: asyncio.Event) -> None:
         await cancel.wait()
@@ -181,6 +184,7 @@ class _Run:
                 "cwd": os.fsencode(spec.cwd),
                 "env": {os.fsencode(name): os.fsencode(value) for name, value in spec.env.items()},
                 "umask": spec.umask,
+                "wrapped": spec.wrapped,
             }
         )
         self._loop.add_reader(supervisor.stdout.fileno(), self._read, "stdout", supervisor.stdout)

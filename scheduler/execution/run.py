@@ -21,6 +21,7 @@ from scheduler.core.record import Reason, Record, Status
 from scheduler.core.verdict import Verdict
 from scheduler.disk import files, paths
 from scheduler.errors import SchedulerError
+from scheduler.execution import session
 from scheduler.execution.inside import evidence_folder
 from scheduler.execution.isolated import Isolated
 from scheduler.execution.sandbox import SandboxMissing
@@ -232,6 +233,10 @@ class _Run:
         )
         if report is not None:
             cost, turns = _sum(final.cost_usd, report.cost_usd), _sum(final.turns, report.turns)
+            if report.session_usd is not None:
+                cost = max(cost or 0.0, report.session_usd)
+            elif report.cost_usd is None and report.client_version is not None:
+                self._notes.append(session.UNKNOWN)
             final = final.evolve(cost_usd=cost, turns=turns, model=report.model or final.model)
         if steps is not None:
             final = self._close_logs(steps, final, report.result_text if report else "", now)

@@ -20,7 +20,7 @@ from scheduler.core.redact import Redactor
 from scheduler.core.report import AgentReport
 from scheduler.core.verdict import Verdict, judge_claude, judge_shell
 from scheduler.disk.paths import Paths
-from scheduler.execution import agent, claude, git, sandbox, trace
+from scheduler.execution import agent, claude, git, sandbox, session, trace
 from scheduler.execution.environment import build_environment
 from scheduler.execution.inside import evidence_folder
 from scheduler.execution.runlog import RunLog
@@ -29,6 +29,8 @@ from scheduler.execution.worktree import Worktree
 from scheduler.store.database import NotWritten
 
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL
+# Seconds between SIGINT and SIGTERM for a client: on the one it ends its tools and says what it cost, on the other not.
+FAREWELL = 5.0
 AGAIN = 5.0  # seconds between tries to write down how far a run is
 SHELL = "/bin/sh"
 _HIDDEN = 'hidden=$SCHEDULER_COMMAND; unset SCHEDULER_COMMAND; eval "unset hidden; $hidden"'
@@ -174,12 +176,15 @@ class Steps:
             return name == "stderr" or reader.got_on
 
         try:
-            outcome = await self._process(argv, self.env, prompt, sink)
+            outcome = await self._process(argv, self.env, prompt, sink, FAREWELL)
         finally:
             self.log.end()
         if self._room is not None:
             await asyncio.to_thread(sandbox.bring_in_changes, self._room, self._order.record.id)
         report = reader.report()
+        if outcome.stopped is not None or not report.has_result:
+            noted = await asyncio.to_thread(session.cost, self._shop.paths.claude, str(self._order.record.session_id))
+            report = replace(report, session_usd=noted)
         verdict = judge_claude(
             report,
             outcome.returncode,
@@ -202,12 +207,13 @@ class Steps:
         return [SHELL, "-c", _HIDDEN], {**self.env, "SCHEDULER_COMMAND": command}
 
     async def _process(
-        self, argv: Sequence[str], env: Mapping[str, str], stdin: bytes, sink: agent.Sink
+        self, argv: Sequence[str], env: Mapping[str, str], stdin: bytes, sink: agent.Sink, farewell: float = 0.0
     ) -> agent.Outcome:
+        whole = [*self._wrap, *argv]
         left = max(self._deadline - asyncio.get_running_loop().time(), 0.001)
         outcome = await agent.carry_out(
             self._shop.pool,
-            agent.AgentSpec([*self._wrap, *argv], self._folder, env, stdin, GRACE),
+            agent.AgentSpec(whole, self._folder, env, stdin, GRACE, farewell, wrapped=bool(self._wrap)),
             agent.Limits(left, self._order.task.execution.stall_timeout),
             sink,
             self._cancel,

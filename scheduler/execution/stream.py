@@ -130,7 +130,7 @@ class ResultReader:
             result_text=_str(message.get("result")) or old.result_text,
             errors=tuple(str(error) for error in errors) if isinstance(errors, list) else (),
             session_id=_str(message.get("session_id")) or old.session_id,
-            cost_usd=_float(message.get("total_cost_usd")),
+            cost_usd=finite(message.get("total_cost_usd")),
             turns=_sum(old.turns, _int(message.get("num_turns"))),
             duration_ms=_sum(old.duration_ms, _int(message.get("duration_ms"))),
         )
@@ -145,7 +145,7 @@ def _cost_of(usage: object) -> float | None:
     """What the models of a result's own usage cost together; None where the client does not say."""
     if not isinstance(usage, dict):
         return None
-    costs = [_float(of_model.get("costUSD")) for of_model in usage.values() if isinstance(of_model, dict)]
+    costs = [finite(of_model.get("costUSD")) for of_model in usage.values() if isinstance(of_model, dict)]
     return None if None in costs else sum(cost for cost in costs if cost is not None)
 
 
@@ -157,7 +157,7 @@ def _int(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _MOST else None
 
 
-def _float(value: object) -> float | None:
+def finite(value: object) -> float | None:
     """A number; not NaN or one without end, which Python reads and no record can hold."""
     good = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _MOST
     return float(value) if good else None  # type: ignore[arg-type]

@@ -5,10 +5,12 @@ The agent inherits the three pipes directly: no output passes through here.
 
 On the control socket (`Line`) the runner says, once, what to start::
 
-    {"argv": [bytes], "cwd": bytes, "env": {bytes: bytes}, "umask": int}
+    {"argv": [bytes], "cwd": bytes, "env": {bytes: bytes}, "umask": int, "wrapped": bool}
 
 and hears `{"failed": "cwd" | "exec" | "fork", "errno": int}`, which is the end, or `{"started": pid, "at": epoch
-seconds}`. It may then say `{"stop": grace in seconds}`. The last thing it hears, when nothing of the tree is left, is::
+seconds}`. It may then say `{"stop": grace in seconds, "first": seconds}`: the agent, with its group, gets SIGINT and
+so many seconds to say its last word (`wrapped`: not its first process, which would end the others), then the tree is
+stopped. The last thing the runner hears, when nothing of the tree is left, is::
 
     {"exit": code or None, "signal": number or None,   how the agent itself ended
      "stopped": bool,        a stop was asked for before the agent had ended
@@ -43,7 +45,6 @@ ORPHAN_GRACE = 0.5
 
 STOP_SIGNALS = frozenset((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
 
-
 IGNORED = [number for number in signal.valid_signals() if signal.getsignal(number) == signal.SIG_IGN]
 """Signals that the agent would be deaf to by inheritance: the interpreter's own (SIGPIPE, SIGXFSZ), and the runner's.
 
@@ -66,6 +67,8 @@ class Supervision:
         self._status: int | None = None
         self._childless = False
         self._deadline: float | None = None
+        self._patience: tuple[float, float] | None = None  # until when the agent may say its last word; grace after it
+        self._wrapped = False
         self._stopped = False
         self._left: set[int] = set()
 
@@ -74,6 +77,7 @@ class Supervision:
         spec = self._wait_for_spec()
         if spec is None:
             return
+        self._wrapped = spec["wrapped"]
         try:
             self._agent = launch(spec, pipes)
         except LaunchFailed as failure:
@@ -111,19 +115,31 @@ class Supervision:
                     self._stop(LEFTOVER_GRACE)
             if self._deadline is not None and time.monotonic() >= self._deadline:
                 break
+            if self._patience is not None and time.monotonic() >= self._patience[0]:
+                self._stop(self._patience[1])
             if message := self._line.take():
-                self._stop(message["stop"])
+                self._interrupt(message["first"], message["stop"])
             elif not self._wait():
                 self._stop(ORPHAN_GRACE)
         unstoppable = tree.kill_all(self._family)
         self._reap()
         return unstoppable
 
+    def _interrupt(self, first: float, grace: float) -> None:
+        """Let the agent come to an end of its own within `first` seconds, before the tree is asked to end."""
+        if not first or self._status is not None or self._deadline is not None or self._patience is not None:
+            return self._stop(grace)
+        self._stopped = True
+        self._patience = time.monotonic() + first, grace
+        for process in self._family():
+            if process.group == self._agent and not (self._wrapped and process.pid == self._agent):
+                tree.interrupt(process)
+
     def _stop(self, grace: float) -> None:
         """Ask the tree to end within `grace` seconds; asked again, the earlier moment holds."""
-        moment = time.monotonic() + grace
+        moment, self._patience = time.monotonic() + grace, None
         if self._deadline is None:
-            self._stopped = self._status is None
+            self._stopped = self._stopped or self._status is None
             tree.terminate_all(self._family())
         self._deadline = moment if self._deadline is None else min(moment, self._deadline)
 
@@ -136,7 +152,8 @@ class Supervision:
 
     def _wait(self) -> bool:
         """Until a signal, some of a message, or the deadline; False if it is time to end: runner gone, or SIGTERM."""
-        pause = None if self._deadline is None else max(0.0, self._deadline - time.monotonic()) * 1000 + 1
+        until = self._deadline if self._patience is None else self._patience[0]
+        pause = None if until is None else max(0.0, until - time.monotonic()) * 1000 + 1
         stay = True
         for fd, _ in self._poll.poll(pause):
             if fd == self._wakeup:

@@ -135,6 +135,14 @@ def signal_all(processes: Iterable[Process], signum: int) -> None:
             continue
 
 
+def interrupt(process: Process) -> None:
+    """Interrupt this process alone, as Ctrl-C does."""
+    try:
+        os.kill(process.pid, signal.SIGINT)
+    except OSError:  # gone
+        return
+
+
 def terminate_all(processes: Iterable[Process]) -> None:
     """Ask these processes, also the stopped ones, to end."""
     rows = list(processes)

@@ -18,7 +18,7 @@ from scheduler.core.record import Record
 from scheduler.disk import paths as places
 from scheduler.disk.paths import Paths
 from scheduler.errors import SchedulerError
-from scheduler.execution import aftermath
+from scheduler.execution import aftermath, session
 from scheduler.runner.desk import Desk
 from scheduler.runner.ledger import read_record
 from scheduler.runner.recovery import HISTORY_TAIL, crashed
@@ -55,7 +55,7 @@ def _settle(paths: Paths, env: Mapping[str, str], root: str, run: dict[str, Any]
         if ended:
             history.append_lines(places.history_file(root), history.to_line(last), durable=True)
         return
-    record = read_record(last) if ended else crashed(read_record(last), now)
+    record = read_record(last) if ended else crashed(paths, read_record(last), now)
     record = _save(paths, env, record.evolve(project=root))
     history.append(paths, record)
     log.warning("run %s of %s was under way when its project was moved to %s", record.id, record.task_id, root)
@@ -66,5 +66,6 @@ def _save(paths: Paths, env: Mapping[str, str], record: Record) -> Record:
     place = aftermath.place_of(paths, record)
     if place is None or not os.path.isdir(place["worktree"]):
         return record
-    notes = ("its project was moved while it ran; what it had done was saved where the project is now",)
-    return aftermath.recover(paths, record.evolve(notes=notes), place, env)
+    notes = ["its project was moved while it ran; what it had done was saved where the project is now"]
+    notes += [note for note in record.notes or () if note == session.UNKNOWN]  # the others are of where it was before
+    return aftermath.recover(paths, record.evolve(notes=tuple(notes)), place, env)

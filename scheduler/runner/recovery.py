@@ -16,7 +16,7 @@ from scheduler.core.record import Reason, Record, Status
 from scheduler.core.when import from_iso
 from scheduler.disk.paths import Paths, history_file
 from scheduler.errors import SchedulerError
-from scheduler.execution import aftermath, process, selfedit, tree
+from scheduler.execution import aftermath, process, selfedit, session, tree
 from scheduler.runner.desk import Desk
 from scheduler.runner.ledger import read_record
 from scheduler.store import history, trust
@@ -87,7 +87,7 @@ async def _settle(paths: Paths, env: Mapping[str, str], row: RunRow, desk: Desk,
         return
     if row.phase == "running":
         await _see_ended(row.process)
-        record = crashed(record, now())
+        record = crashed(paths, record, now())
         record = await asyncio.to_thread(selfedit.recall, paths, record, env, iso(now()))
     if row.place and "worktree" in row.place:
         record = await asyncio.to_thread(aftermath.recover, paths, record, row.place, env)
@@ -102,7 +102,7 @@ async def _settle_unknown(
 ) -> None:
     """A `running` record of a run that the state does not know (the state was lost)."""
     try:
-        record = crashed(read_record(last), now())
+        record = crashed(paths, read_record(last), now())
     except SchedulerError:
         return
     place = aftermath.place_of(paths, record)
@@ -111,9 +111,9 @@ async def _settle_unknown(
     desk.close_record(record)
 
 
-def crashed(record: Record, now: datetime) -> Record:
+def crashed(paths: Paths, record: Record, now: datetime) -> Record:
     """The record of a run whose runner died under it; nobody saw when it ended, so it has no duration."""
-    return record.evolve(
+    return session.completed(record, paths.claude).evolve(
         status=Status.FAILURE,
         reason=Reason.CRASHED,
         completed_at=now,

@@ -16,12 +16,14 @@ import pytest
 
 from scheduler.disk import paths as places
 from scheduler.disk.paths import Paths
+from scheduler.execution import session
 from scheduler.execution.process import descendants
 from tests.client import API_KEY, LOGGED_OUT, SUBSCRIPTION, client_environment
+from tests.command import Command
 from tests.repos import git
 from tests.rig import Rig, rig, shell_task, wait_until
 from tests.runs import branch_tree, branches, changed, discarded_tree, fingerprint, nothing_left
-from tests.standin import StandIn, Turn, failure, text, tool, usage_limit
+from tests.standin import StandIn, Turn, failure, silence, text, tool, usage_limit
 
 PROMPT = "do the work"
 SKIP = {"skipPermissions": True}
@@ -253,9 +255,54 @@ def test_its_command_is_ended_with_it(own: Rig, api: StandIn, client: Path, tmp_
     own.ask("cancel", runId=run)
     record = own.record(run)
     assert (record["status"], record["reason"]) == ("failure", "cancelled")
+    assert record["costUsd"] > 0 and record["turns"] >= 1, record  # it is let say what it cost
     assert discarded_tree(own.project, record)["made.txt"][1] == b"work\n"
     wait_until(lambda: len(descendants(pid)) <= 1, what="for all but the next supervisor to end")
     nothing_left(own)
+
+
+@pytest.mark.parametrize("turns", [
+    [WRITE, tool("Bash", command="tail -f /dev/null", timeout=500_000), text("Done.")],  # at its tool
+    [WRITE, silence(600)],  # at the model
+], ids=["tool", "model"])  # fmt: skip
+def test_what_took_too_long_has_cost_something(own: Rig, api: StandIn, client: Path, turns: Sequence[Turn]) -> None:
+    """A task that hits its timeout each hour must not escape its budget."""
+    own.settings(envPass=["IS_SANDBOX", "CLAUDE_CODE_MAX_RETRIES"], budgets={"taskPerDay": 0.0001})
+    record = ran(own, api, client, turns, task(**SKIP, timeout=12))
+    assert (record["status"], record.get("reason")) == ("timeout", None), record
+    assert record["duration"] < 40_000
+    if "oldest" in str(client) and turns[1].delay:  # it says nothing then
+        assert session.UNKNOWN in record["notes"]
+        return
+    assert record.get("costUsd", 0) > 0 and session.UNKNOWN not in record.get("notes", ()), record
+    cli = Command(own.project, own.env)
+    assert cli("status", "--json").json["spentToday"] == pytest.approx(record["costUsd"])
+    assert [one["kind"] for one in cli("status", "--json").json["projects"][0]["open"] if one["kind"] == "budget"]
+
+
+@pytest.mark.parametrize("end", ["runner", "client"])
+def test_what_nobody_saw_end_says_what_it_cost_or_that_it_is_not_known(
+    own: Rig, api: StandIn, client: Path, tmp_path: Path, end: str
+) -> None:
+    """The runner is killed, and the client is told to end by the supervisor; or the client itself is killed."""
+    api.play([WRITE, tool("Bash", command=f"touch {tmp_path}/begun; tail -f /dev/null"), text("Done.")])
+    own.enable(task(**SKIP), client=os.path.abspath(client))
+    pid = own.start()
+    run = own.run("job")
+    wait_until((tmp_path / "begun").exists)
+    if end == "runner":
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not Path(f"/proc/{pid}").exists())
+        own.start()
+    else:
+        for member in descendants(pid):
+            if os.path.basename(Path(f"/proc/{member}/cmdline").read_bytes().split(b"\0")[0]) == b"claude.exe":
+                os.kill(member, signal.SIGKILL)
+    record = own.record(run)
+    assert (record["status"], record["reason"]) == ("failure", "crashed" if end == "runner" else "signal"), record
+    assert (record.get("costUsd", 0) > 0) != (session.UNKNOWN in record.get("notes", ())), record
+    if end == "runner" and "oldest" not in str(client):
+        assert record["costUsd"] > 0, record
 
 
 @pytest.mark.full

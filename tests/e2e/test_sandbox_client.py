@@ -17,7 +17,7 @@ from tests.client import API_KEY, SUBSCRIPTION
 from tests.e2e.test_runs_client import PROMPT, log_in, ran, task
 from tests.repos import git
 from tests.rig import Rig, rig
-from tests.runs import branch_tree
+from tests.runs import branch_tree, discarded_tree
 from tests.standin import StandIn, text, tool, usage_limit
 
 
@@ -80,6 +80,20 @@ def test_a_session_goes_on_in_the_sandbox_after_a_usage_limit(own: Rig, api: Sta
     tree = branch_tree(own.project, record)
     assert (tree["one.txt"][1], tree["two.txt"][1]) == (b"1\n", b"2\n")
     assert changes_of(own, record["id"]) == {"one.txt", "two.txt"}
+
+
+def test_when_it_takes_too_long_it_is_let_say_what_it_cost(own: Rig, api: StandIn, client: Path) -> None:
+    """Inside, where what starts it must not be interrupted."""
+    need_sandbox()
+    turns = [
+        tool("Write", file_path="one.txt", content="1\n"),
+        tool("Bash", command="tail -f /dev/null", timeout=500_000),
+        text("Done."),
+    ]
+    record = ran(own, api, client, turns, task(skipPermissions=True, sandbox="bwrap", timeout=15))
+    assert (record["status"], record.get("reason"), record["sandbox"]) == ("timeout", None, "bwrap"), record
+    assert record["costUsd"] > 0 and record["turns"] >= 1, record
+    assert discarded_tree(own.project, record)["one.txt"][1] == b"1\n"
 
 
 def test_a_write_to_a_hook_of_git_is_a_self_edit(own: Rig, api: StandIn, client: Path) -> None:

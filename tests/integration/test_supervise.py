@@ -47,7 +47,7 @@ class Talk:
 
     def start(self, *argv: str | bytes, **options: Any) -> None:
         words = [word if isinstance(word, bytes) else word.encode() for word in argv]
-        self.say({"argv": words, "cwd": b"/", "env": {b"PATH": PATH}, "umask": 0o022} | options)
+        self.say({"argv": words, "cwd": b"/", "env": {b"PATH": PATH}, "umask": 0o022, "wrapped": False} | options)
 
     def hear(self) -> dict[str, Any] | None:
         """The next message, None at the end of the line."""
@@ -175,16 +175,53 @@ def test_a_stop_gives_the_tree_its_grace_and_its_last_output_is_read(talk: Talk)
     talk.start("sh", "-c", "trap 'echo farewell; exit 7' TERM; echo ready; while :; do sleep 0.02; done")
     assert talk.hear()
     assert os.read(talk.stdout, 100) == b"ready\n"
-    talk.say({"stop": PATIENCE})
+    talk.say({"stop": PATIENCE, "first": 0.0})
     last = talk.hear()
     assert last and (last["exit"], last["stopped"]) == (7, True)
     assert talk.output() == b"farewell\n"
 
 
-def test_a_stop_may_come_with_the_spec_and_be_made_shorter(talk: Talk) -> None:
-    spec = {"argv": [b"sh", b"-c", b"trap '' TERM; sleep 60"], "cwd": b"/", "env": {b"PATH": PATH}, "umask": 0}
+def test_the_agent_may_say_its_last_word_first(talk: Talk) -> None:
+    """It alone is interrupted, and what it started, in a session of its own, when it has ended."""
+    script = "trap 'echo farewell; exit 7' INT; setsid sh -c 'trap \"echo wrong\" INT; sleep 60' & echo ready; wait"
+    talk.start("bash", "-c", script)
+    assert talk.hear()
+    assert os.read(talk.stdout, 100) == b"ready\n"
+    talk.say({"stop": 0.5, "first": PATIENCE})
+    last = talk.hear()
+    assert last and (last["exit"], last["stopped"], last["left"] > 0) == (7, True, True)
+    assert talk.output() == b"farewell\n"
+
+
+def test_an_agent_that_is_deaf_to_an_interrupt_is_ended_all_the_same(talk: Talk) -> None:
+    talk.start("sh", "-c", "trap '' INT; trap 'exit 8' TERM; echo ready; while :; do sleep 0.02; done")
+    assert talk.hear()
+    assert os.read(talk.stdout, 100) == b"ready\n"
     began = time.monotonic()
-    talk.line.sendall(b"".join(map(Line.frame, (spec, {"stop": 60.0}, {"stop": 0.1}, {"stop": 60.0}))))
+    talk.say({"stop": PATIENCE, "first": 0.3})
+    last = talk.hear()
+    assert last and (last["exit"], last["stopped"]) == (8, True)
+    assert time.monotonic() - began > 0.3
+
+
+def test_of_what_is_wrapped_not_the_wrapping_is_interrupted(talk: Talk) -> None:
+    """A sandbox would take along what is in it."""
+    inner = "trap 'echo farewell; exit 0' INT; echo ready; while :; do sleep 0.02; done"
+    talk.start("bash", "-c", f"trap 'echo wrong' INT; bash -c \"{inner}\"; exit 5", wrapped=True)
+    assert talk.hear()
+    assert os.read(talk.stdout, 100) == b"ready\n"
+    talk.say({"stop": 0.5, "first": PATIENCE})
+    last = talk.hear()
+    assert last and (last["exit"], last["stopped"]) == (5, True)
+    assert talk.output() == b"farewell\n"
+
+
+def test_a_stop_may_come_with_the_spec_and_be_made_shorter(talk: Talk) -> None:
+    argv = [b"sh", b"-c", b"trap '' TERM; sleep 60"]
+    spec = {"argv": argv, "cwd": b"/", "env": {b"PATH": PATH}, "umask": 0, "wrapped": False}
+    stops = [{"stop": seconds, "first": 0.0} for seconds in (60.0, 0.1, 60.0)]
+    began = time.monotonic()
+    talk.line.sendall(b"".join(map(Line.frame, (spec, *stops))))
     assert talk.hear()
     last = talk.hear()
     assert last and last["signal"] in (signal.SIGTERM, signal.SIGKILL)
@@ -200,7 +237,7 @@ def test_stopped_processes_are_ended(talk: Talk, tmp_path: Path) -> None:
     """E3."""
     talk.start(*trees.tree("stopped", tmp_path / "members"))
     members = trees.wait_for(tmp_path / "members", 3)
-    talk.say({"stop": 0.5})
+    talk.say({"stop": 0.5, "first": 0.0})
     assert talk.hear() and talk.hear()
     assert not trees.alive(members)
 
