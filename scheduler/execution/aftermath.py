@@ -78,6 +78,8 @@ def _rolled_back(final: Record, done: Rollback) -> Record:
     if not done.unsaved:
         return final.evolve(worktree_branch=None)
     what = "; ".join(done.unsaved[:5])
+    if not os.path.lexists(final.worktree_path or ""):
+        return _with_notes(final, f"not all that it left could be taken away: {what}")
     return _with_notes(final, f"the worktree {final.worktree_path} stays, for not all could be saved: {what}")
 
 

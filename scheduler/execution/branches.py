@@ -8,9 +8,9 @@ from scheduler.core import format as fmt
 from scheduler.errors import SchedulerError
 from scheduler.execution import git, process
 from scheduler.execution.git import Project
-from scheduler.execution.refs import DISCARDED, check_branch, check_remote
+from scheduler.execution.refs import DISCARDED, check_branch, check_remote, forget_branch
 from scheduler.execution.work import with_identity
-from scheduler.execution.worktree import Worktree, admin_folder, forget_branch
+from scheduler.execution.worktree import Worktree, admin_folder
 
 SHOWN = 5  # files told by name
 

@@ -46,6 +46,8 @@ def _restore(tree: Worktree) -> bool:
     make_folder(tree.path.parent)
     with locked(tree.lock):
         worktree.remove_held(tree)  # git's record of it
+        if refs.is_checked_out(tree.project, tree.branch):
+            raise SchedulerError(f"its worktree has gone, and you have its branch {tree.branch} checked out")
         if git.resolve(tree.project, tree.ref) is None:
             worktree.make_branch_held(tree)
         worktree.furnish_held(tree)

@@ -6,10 +6,11 @@ called `-D` for an order.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 
-from scheduler.disk.files import locked
+from scheduler.disk.files import locked, read_bounded
 from scheduler.errors import SchedulerError
 from scheduler.execution import git
 from scheduler.execution.git import Project
@@ -130,3 +131,24 @@ def _fetch(project: Project, remote: str, lock: Path) -> str:
     if commit is None:
         raise git.failed(done, f"fetch from {remote}", 'try again when it can be reached, or use "base": "head"')
     return commit
+
+
+def is_checked_out(project: Project, branch: str) -> bool:
+    """Whether the main checkout or another worktree stands on a branch."""
+    ref = f"refs/heads/{branch}"
+    if git.points_to(project, "HEAD") == ref:
+        return True
+    return any(_names(head, ref) for head in (project.common_dir / "worktrees").glob("*/HEAD"))
+
+
+def _names(head: Path, ref: str) -> bool:
+    with contextlib.suppress(OSError):
+        return read_bounded(head, _LONGEST + 100).strip() == f"ref: {ref}".encode()
+    return False
+
+
+def forget_branch(project: Project, branch: str) -> None:
+    """Drop the settings of a branch that is gone: an agent's `push -u` leaves a section in the user's config."""
+    with contextlib.suppress(OSError):
+        if f'"{branch}"'.encode() in (project.common_dir / "config").read_bytes():
+            git.run(project.checkout, "config", "--local", "--remove-section", f"branch.{branch}", check=False)

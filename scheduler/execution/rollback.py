@@ -20,7 +20,7 @@ from scheduler.execution import git
 from scheduler.execution.folders import delete_folder
 from scheduler.execution.git import Where
 from scheduler.execution.process import Completed
-from scheduler.execution.refs import DISCARDED
+from scheduler.execution.refs import DISCARDED, is_checked_out
 from scheduler.execution.work import (
     DIFF_OPTIONS,
     DURABLE,
@@ -95,7 +95,10 @@ def rollback(tree: Worktree, run_id: str, message: str) -> Rollback:
                 gone = git.points_to(tree.project, tree.ref) is None or drop_branch(tree)
     except (SchedulerError, OSError) as error:
         return Rollback(kept, commit, (_said(error),))
-    return Rollback(kept, commit, () if gone else (f"the branch {tree.branch} could not be removed",))
+    if gone:
+        return Rollback(kept, commit, ())
+    held = is_checked_out(tree.project, tree.branch)
+    return Rollback(kept, commit, (f"the branch {tree.branch} {'is checked out' if held else 'could not be removed'}",))
 
 
 def recover(

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from scheduler.disk.files import locked, make_folder
 from scheduler.errors import SchedulerError
-from scheduler.execution import git
+from scheduler.execution import git, refs
 from scheduler.execution.folders import delete_folder, told
 from scheduler.execution.git import Project, Where
 
@@ -250,7 +250,12 @@ def remove_held(tree: Worktree) -> None:
 
 
 def drop_branch(tree: Worktree, *tip: str) -> bool:
-    """Delete the run's branch if it still points to `tip`; whether it is gone now. What git noted on it goes too."""
+    """Delete the run's branch if it still points to `tip`; whether it is gone now. What git noted on it goes too.
+
+    One that is checked out, by the user, is left: without it that checkout would stand on no commit.
+    """
+    if refs.is_checked_out(tree.project, tree.branch):
+        return False
     draft = _draft(tree)
     draft.mkdir(exist_ok=True)
     command = ("update-ref", "--no-deref", "-d", "--end-of-options", tree.ref, *tip)
@@ -260,7 +265,7 @@ def drop_branch(tree: Worktree, *tip: str) -> bool:
     delete_folder(draft)
     gone = done.returncode == 0 or git.resolve(tree.project, tree.ref) is None
     if gone:
-        forget_branch(tree.project, tree.branch)
+        refs.forget_branch(tree.project, tree.branch)
     return gone
 
 
@@ -275,13 +280,6 @@ def clear_locks(tree: Worktree) -> None:
     with contextlib.suppress(FileNotFoundError):
         if packed.stat().st_mtime_ns >= _draft(tree).stat().st_mtime_ns:
             packed.unlink()
-
-
-def forget_branch(project: Project, branch: str) -> None:
-    """Drop the settings of a branch that is gone: an agent's `push -u` leaves a section in the user's config."""
-    with contextlib.suppress(OSError):
-        if f'"{branch}"'.encode() in (project.common_dir / "config").read_bytes():
-            git.run(project.checkout, "config", "--local", "--remove-section", f"branch.{branch}", check=False)
 
 
 def in_trash(folder: Path) -> list[Path]:

@@ -239,6 +239,30 @@ def test_a_worktree_that_git_has_forgotten_is_saved_as_that_of_a_failed_run(own:
     assert discarded_tree(own.project, final)["one.txt"][1] == b"1\n"
 
 
+@pytest.mark.parametrize("then", ["its limit ends", "it is cancelled"])
+def test_a_branch_that_its_user_has_taken_over_is_left_alone(own: Rig, cli: Command, puppet: Puppet, then: str) -> None:
+    puppet.plays(limited(4, files={"one.txt": "1\n"}), act(files={"two.txt": "2\n"}))
+    own.enable(claude_task("job"), client=str(puppet.path))
+    own.start()
+    run = own.run("job")
+    record = waiting(own, run)
+    own.git("worktree", "remove", "--force", record["worktreePath"])
+    own.git("switch", "-q", record["worktreeBranch"])
+    (own.project / "mine.txt").write_text("mine\n")
+    own.git("add", "mine.txt")
+    own.git("commit", "-q", "-m", "mine")
+    mine = own.git("rev-parse", "HEAD")
+    if then == "it is cancelled":
+        cli("cancel", run[:8])
+    final = own.record(run)
+    reason = "cancelled" if then == "it is cancelled" else "worktree-failed"
+    assert (final["status"], final["reason"]) == ("failure", reason)
+    assert [note for note in final["notes"] if f"the branch {record['worktreeBranch']} is checked out" in note]
+    assert own.git("rev-parse", "HEAD") == mine
+    assert own.git("status", "--porcelain", "--untracked-files=no") == ""
+    assert own.git("symbolic-ref", "--short", "HEAD").strip() == record["worktreeBranch"]
+
+
 def test_a_limit_that_refuses_again_is_waited_for_again(own: Rig, puppet: Puppet) -> None:
     puppet.plays(limited(2, 0.1), limited(4, 0.1), act(0.1, files={"made.txt": "x\n"}))
     own.enable(claude_task("job"), client=str(puppet.path))
