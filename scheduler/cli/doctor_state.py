@@ -32,6 +32,12 @@ COMPARED = timedelta(days=30)
 TAIL = 8 << 20  # bytes of a history that are looked at
 SHORTEST = 200  # bytes of a record
 LOCK_AGE = 60.0  # seconds after which a lock of ours that no git holds was left by one that was killed
+_GOES_ON = {
+    Cause.BUDGET: "'run ID' runs a task all the same",
+    Cause.USAGE_LIMIT: "nothing to do: they go on then, and with 'resume' at once",
+    Cause.CREDIT: "'resume' when there is some",
+    Cause.AUTH: "run `claude`, then /login: they go on by themselves then",
+}
 
 
 def checks(patient: Patient) -> Iterator[Check]:
@@ -143,13 +149,15 @@ def project_config(patient: Patient, root: str) -> Iterator[Found]:
 
 
 def pauses(patient: Patient, root: str) -> Iterator[Found]:
-    """What keeps tasks from starting."""
+    """What keeps tasks from starting; what concerns all projects is said of the first."""
     now = patient.context.now
     for hold in known_of(patient.context, root).holds:
-        if not hold.is_over(now) and hold.cause is not Cause.OFF:
+        told = hold.project == "" and root != patient.roots[0]
+        if not hold.is_over(now) and hold.cause is not Cause.OFF and not told:
             what = hold.task or (os.path.basename(hold.project) if hold.project else "all claude tasks")
             mend = f"'resume {hold.task}'" if hold.task else "'resume'"
-            yield Found(Finding("warn", "pauses", f"{what}: {output.hold(hold, now)}", mend))
+            text = f"{what}: {output.hold(hold, now)}"
+            yield Found(Finding("warn", "pauses", text, _GOES_ON.get(hold.cause, mend)))
 
 
 def global_history(patient: Patient) -> Iterator[Found]:

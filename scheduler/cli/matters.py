@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from datetime import datetime
 from typing import Any
 
@@ -77,16 +78,21 @@ def approvals(entry: dict[str, Any], now: datetime) -> list[str]:
 def rows(projects: list[dict[str, Any]], now: datetime) -> list[list[str]]:
     """A row for each open matter: run, task, what to do. What concerns all projects is said once."""
     found = []
+    passed_over = Counter[str]()
+    for entry in projects:
+        passed_over.update({m["kind"]: m.get("skipped") or 0 for m in entry["open"] if m.get("scope") == "all"})
+    told = set[str]()
     for entry in projects:
         for matter in entry["open"]:
-            if matter["kind"] == "config":  # `status` tells what is wrong, and where
+            everywhere, kind = matter.get("scope") == "all", matter["kind"]
+            if kind == "config" or (everywhere and kind in told):  # `status` tells what is wrong in a config, and where
                 continue
-            name = matter["task"] or os.path.basename(entry["root"])
-            everywhere = matter.get("scope") == "all"
-            text = _TEXTS.get(_kind(matter), matter["kind"]).format(**_words(matter, now))
-            row = [matter["run"] or "", "all projects" if everywhere else name, text]
-            if row not in found:
-                found.append(row)
+            if everywhere:
+                told.add(kind)
+                matter = {**matter, "skipped": passed_over[kind]}
+            name = "all projects" if everywhere else matter["task"] or os.path.basename(entry["root"])
+            text = _TEXTS.get(_kind(matter), kind).format(**_words(matter, now))
+            found.append([matter["run"] or "", name, text])
     return found
 
 

@@ -451,6 +451,23 @@ def test_without_login_or_credit_claude_tasks_wait_for_a_person(
     assert matters(own, "paused") == []
 
 
+def test_what_holds_all_projects_back_is_said_once(own: Rig, cli: Command, puppet: Puppet) -> None:
+    puppet.plays(refused(401, "authentication_failed", "Failed to authenticate."))
+    own.enable(claude_task("job"), claude_task("one", trigger=EACH_SECOND), client=str(puppet.path))
+    other = own.repository(own.project.parent / "other")
+    two = claude_task("two", trigger={"type": "interval", "every": 2})
+    own.enable(two, project=other, client=str(puppet.path))
+    own.start()
+    wait_until(
+        lambda: len({r["taskId"] for r in own.records() if r.get("reason") == "auth" and "skippedCount" in r}) > 1
+    )
+    said = cli("status").out
+    counts = [r.get("skippedCount", 0) for r in own.records() if r.get("reason") == "auth"]
+    assert said.count("the client said: Failed to authenticate.") == 1 and sum(counts) >= 2
+    (found,) = [one for one in cli("doctor", "--json", code=None).json["findings"] if one["name"] == "pauses"]
+    assert found["mend"] == "run `claude`, then /login: they go on by themselves then"
+
+
 def test_a_rate_limit_without_an_end_is_waited_for_too(own: Rig, cli: Command, puppet: Puppet) -> None:
     said = "API Error: Request rejected (429)"
     puppet.plays(refused(429, "rate_limit", said, files={"one.txt": "1\n"}), act(files={"two.txt": "2\n"}))
