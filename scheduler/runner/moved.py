@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from scheduler.core.record import Record
+from scheduler.core.record import Reason, Record, Status
 from scheduler.disk import paths as places
 from scheduler.disk.paths import Paths
 from scheduler.errors import SchedulerError
@@ -33,7 +33,12 @@ async def settle(paths: Paths, env: Mapping[str, str], root: str, desk: Desk, no
     try:
         runs = await asyncio.to_thread(_running_elsewhere, root)
         for run in runs:
-            if not desk.knows(run["id"]):
+            queued = desk.queue.get(run["id"])
+            if queued is not None and queued.place is not None and not os.path.isdir(queued.record.project):
+                del desk.queue[run["id"]]
+                desk.close_record(await asyncio.to_thread(_give_up, paths, env, root, queued.record, now()))
+                desk.floor.sweep()
+            elif not desk.knows(run["id"]):
                 await asyncio.to_thread(_settle, paths, env, root, run, now())
                 desk.floor.sweep()
     except (OSError, SchedulerError) as error:
@@ -59,6 +64,15 @@ def _settle(paths: Paths, env: Mapping[str, str], root: str, run: dict[str, Any]
     record = _save(paths, env, record.evolve(project=root))
     history.append(paths, record)
     log.warning("run %s of %s was under way when its project was moved to %s", record.id, record.task_id, root)
+
+
+def _give_up(paths: Paths, env: Mapping[str, str], root: str, record: Record, now: datetime) -> Record:
+    """The end of a run that waited for a usage limit to end: git in its worktree looks for the project's old place."""
+    why = "its project was moved while it waited for a usage limit to end"
+    final = record.evolve(
+        status=Status.FAILURE, reason=Reason.CANCELLED, completed_at=now, error=why, resets_at=None, project=root
+    )
+    return _save(paths, env, final)
 
 
 def _save(paths: Paths, env: Mapping[str, str], record: Record) -> Record:

@@ -15,6 +15,7 @@ import pytest
 from scheduler.disk import paths as places
 from tests import repos
 from tests.command import Command
+from tests.puppet import Puppet, limited
 from tests.rig import Rig, rig, shell_task, wait_until
 from tests.runs import discarded_tree, nothing_left
 
@@ -65,6 +66,34 @@ def test_the_record_and_the_work_of_a_run_are_put_right_where_the_project_is_now
     repos.works_for_its_user(new)
     said = Command(new, own.env)("adopt", run[:8]).out
     assert "is on the branch adopted/job-" in said
+
+
+@pytest.mark.parametrize("runner", ["lives", "killed"])
+def test_a_run_that_waits_for_a_usage_limit_ends_where_the_project_is_now(
+    own: Rig, tmp_path: Path, runner: str
+) -> None:
+    puppet = Puppet(tmp_path / "client")
+    puppet.plays(limited(3600, 0.25, files={"made.txt": "work\n"}))
+    task = shell_task("job", "do it", execution={"type": "claude"})
+    own.enable(task, client=str(puppet.path))
+    own.start()
+    run = own.run("job")
+    wait_until(lambda: [r for r in own.records() if r["id"] == run and r.get("reason") == "usage-limit"])
+    new = tmp_path / "elsewhere"
+    own.project.rename(new)
+    if runner == "killed":
+        own.kill()
+        wait_until(lambda: control_gone(own))
+    own.enable(task, project=new, client=str(puppet.path))
+    own.start()
+    final = own.record(run)
+    assert (final["status"], final["reason"], final["project"]) == ("failure", "cancelled", str(new))
+    assert final["error"] == "its project was moved while it waited for a usage limit to end"
+    assert discarded_tree(new, final)["made.txt"][1] == b"work\n"
+    assert here(own, new, run) == final
+    status = Command(own.home, own.env)("status", "--json").json
+    assert (status["waiting"], status["spentToday"], len(puppet.calls)) == ([], 0.25, 1)
+    nothing_left(own, new)
 
 
 def control_gone(own: Rig) -> bool:
