@@ -11,10 +11,8 @@ from datetime import datetime, timedelta
 from enum import Enum
 
 from scheduler.core.limits import Cause, Hold
-from scheduler.core.models import Task
+from scheduler.core.models import MAX_RETRY_DELAY, Task
 from scheduler.core.record import Reason, Status
-
-MAX_RETRY_DELAY = 6 * 3600
 
 #: Failures that the same work may get past another time.
 PASSING = frozenset(

@@ -254,8 +254,13 @@ def of_the_account(status: Status, reason: Reason | None) -> Cause | None:
     return Cause.AUTH if reason is Reason.AUTH else Cause.CREDIT
 
 
-def is_failure(status: Status, reason: Reason | None) -> bool | None:
-    """Whether an end adds to the task's failures in a row (True), ends the row (False), or says nothing (None)."""
+def is_failure(status: Status, reason: Reason | None, attempt: int = 1) -> bool | None:
+    """Whether an end adds to the task's failures in a row (True), ends the row (False), or says nothing (None).
+
+    A failure that is to be tried again is not counted; where the next attempt is passed over, it has failed for good.
+    """
+    if status is Status.SKIPPED and attempt > 1 and reason not in (Reason.CANCELLED, Reason.PRECHECK_IDLE):
+        return True
     if status in (Status.SKIPPED, Status.RUNNING) or reason in (Reason.CANCELLED, Reason.AUTH, Reason.CREDIT):
         return None
     return status is not Status.SUCCESS

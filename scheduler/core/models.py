@@ -36,6 +36,7 @@ _REMOTE = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 _TAG = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$"
 _ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 MAX_TIMEOUT = 7 * 86400
+MAX_RETRY_DELAY = 6 * 3600
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 
 
@@ -143,7 +144,7 @@ class Policy(Model):
     open_review: Literal["run", "skip"] = "run"
     on_denied: Literal["fail", "accept"] = "fail"
     retries: Annotated[int, Field(ge=0, le=20)] = 0
-    retry_delay: Duration = 300
+    retry_delay: Annotated[Duration, Field(le=MAX_RETRY_DELAY)] = 300
     pause_after_failures: Annotated[int, Field(ge=0, le=1000)] = 5
 
 

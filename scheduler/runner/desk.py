@@ -222,7 +222,7 @@ class Desk:
         if task is not None and record.completed_at is not None:
             again = self._next_attempt(record, task, record.completed_at)
         # What is tried again has not failed for good.
-        failed = None if again else is_failure(record.status, record.reason)
+        failed = None if again else is_failure(record.status, record.reason, record.attempt)
         if task is not None and failed:
             record = self.gate.count_failure(record, task)
         self.ledger.close(Closing(record, failed, again, set(done)))

@@ -197,6 +197,21 @@ def test_failures_that_are_tried_again_do_not_count(own: Rig) -> None:
     assert _holds(own) == []
 
 
+def test_a_failure_whose_next_attempt_is_passed_over_counts(own: Rig, cli: Command) -> None:
+    """Else a task that fails each time would never be paused, where something keeps its retries from starting."""
+    own.enable(shell_task("job", "exit 1", policy={"pauseAfterFailures": 2, "retries": 1, "retryDelay": 3}))
+    own.start()
+    for failures in (1, 2):
+        first = own.run_to_end("job")
+        assert first["status"] == "failure" and not any("paused" in note for note in first.get("notes", ()))
+        cli("pause")
+        wait_until(lambda count=failures: len(skipped(own, "job", "paused")) == count)  # type: ignore[misc]
+        cli("resume")
+    last = skipped(own, "job", "paused")[-1]
+    assert (last["attempt"], last["notes"]) == (2, ["paused: 2 failures in a row; 'resume job' lets it run again"])
+    assert [(hold.task, hold.cause) for hold in _holds(own)] == [("job", Cause.FAILURES)]
+
+
 def test_the_words_of_pause_and_resume(own: Rig, cli: Command) -> None:
     own.enable(shell_task("job", "true", trigger={"type": "cron", "expression": "@hourly", "timezone": "UTC"}))
     assert cli("resume").out == f"not paused: {own.project}\n"

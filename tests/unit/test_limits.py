@@ -91,6 +91,16 @@ def test_which_ends_count_as_failures_in_a_row(status: Status, reason: Reason | 
     assert is_failure(status, reason) is expected
 
 
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [(Reason.PAUSED, True), (Reason.OVERLAP, True), (Reason.CANCELLED, None), (Reason.PRECHECK_IDLE, None)],
+)
+def test_an_attempt_that_is_passed_over_leaves_the_failure_before_it(reason: Reason, expected: bool | None) -> None:
+    assert is_failure(Status.SKIPPED, reason, attempt=2) is expected
+    assert is_failure(Status.SKIPPED, reason) is None
+    assert is_failure(Status.SUCCESS, None, attempt=2) is False
+
+
 def test_how_often_is_too_often() -> None:
     assert [is_too_often(task(), failures) for failures in (4, 5, 6)] == [False, True, True]
     assert is_too_often(task(policy={"pauseAfterFailures": 1}), 1)
