@@ -9,7 +9,7 @@ from typing import Any
 
 from scheduler.cli import output
 from scheduler.cli.context import Context
-from scheduler.cli.view import off_hold, spent_today, user_settings
+from scheduler.cli.view import kept_settings, off_hold, spent_today, user_settings
 from scheduler.core import format as fmt
 from scheduler.core import health
 from scheduler.core.limits import quiet_until
@@ -138,6 +138,7 @@ def of_the_user(context: Context) -> dict[str, Any]:
         "spentToday": round(sum(usd for _, _, usd in spent_today(context)), 6),
         "budgets": chosen.budgets.to_json(),
         "settingsProblem": problem,
+        "settingsKept": problem is not None and kept_settings(context) is not None,
         "damaged": database.moved_aside(context.paths.state_db),
     }
 
@@ -160,7 +161,8 @@ def tell_limits(answer: dict[str, Any], now: datetime) -> None:
             f"the state was damaged, and begun anew without its pauses: {path}\n  look at your pauses, then delete it"
         )
     if answer["settingsProblem"]:
-        output.note(f"the settings are not used: {answer['settingsProblem']}")
+        kept = "cannot be used, and the runner goes by those before" if answer["settingsKept"] else "are not used"
+        output.note(f"the settings {kept}: {answer['settingsProblem']}")
     if answer["quietUntil"]:
         until = output.moment(datetime.fromisoformat(answer["quietUntil"]), now)
         output.say(f"quiet hours: nothing starts by itself until {until}")

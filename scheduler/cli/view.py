@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -10,12 +11,13 @@ from typing import Any
 
 from scheduler.cli.context import Context
 from scheduler.core.limits import Cause, Hold, starts, starts_again, switched_off
-from scheduler.core.models import Task, UserSettings
+from scheduler.core.models import Task, UserSettings, from_json
 from scheduler.core.parse import Config
 from scheduler.disk import switch
 from scheduler.errors import SchedulerError
 from scheduler.execution import overview
 from scheduler.execution.standing import Standing, stand, stand_still
+from scheduler.runner import control
 from scheduler.store import config, settings, trust
 from scheduler.store.config import ConfigAbsent, Source
 from scheduler.store.state import Known, State
@@ -176,11 +178,22 @@ def spent_today(context: Context) -> list[tuple[str, str, float]]:
 
 
 def user_settings(context: Context) -> UserSettings:
-    """The user's settings; the defaults where the file cannot be used, which `status` says."""
+    """The user's settings. Where the file cannot be used, which `status` says, those that the runner goes by; the
+    defaults without one."""
     try:
         return settings.read(context.paths)
     except SchedulerError:
-        return UserSettings()
+        return kept_settings(context) or UserSettings()
+
+
+def kept_settings(context: Context) -> UserSettings | None:
+    """The settings that the living runner read last; None where there is none, or it could never read them."""
+    try:
+        told = (control.request(context.paths, {"verb": "status"}) or {}).get("settings")
+    except SchedulerError:
+        return None
+    found = None if told is None else from_json(UserSettings, json.dumps(told))
+    return found if isinstance(found, UserSettings) else None
 
 
 def last_runs(root: str) -> dict[str, dict[str, Any]]:

@@ -203,6 +203,7 @@ class Runner:
             "next": self.projects.coming(10),
             "suspended": self.projects.suspended(),
             "idle": self._idle(),
+            "settings": self.projects.settings.to_json() if self.projects.settings_known else None,
         }
 
     def _idle(self) -> dict[str, str] | None:

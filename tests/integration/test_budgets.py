@@ -100,6 +100,24 @@ def test_settings_that_were_never_read_start_nothing(own: Rig, cli: Command) -> 
     wait_until(lambda: ended(own, "often"))
 
 
+def test_while_settings_are_broken_the_runner_and_status_go_by_those_before(
+    own: Rig, cli: Command, puppet: Puppet
+) -> None:
+    own.settings(budgets={"perDay": 1})
+    puppet.plays(act(2.0))
+    own.enable(claude_task("job"), client=str(puppet.path))
+    own.start()
+    own.run_to_end("job")
+    own.settings(budgets={"perDay": "much"})
+    wait_until(lambda: "the settings stay as they were" in own.log())
+    said = cli("status")
+    assert "the settings cannot be used, and the runner goes by those before: " in said.err
+    assert "spent today: $2.00 of $1.00" in said.out and "kept back by the budget of a day" in said.out
+    assert cli("status", "--json").json["settingsKept"] is True
+    own.stop()
+    assert "the settings are not used: " in cli("status").err
+
+
 @pytest.mark.parametrize("budget", ["taskPerDay", "projectPerDay", "perDay"])
 def test_what_a_budget_does_not_let_start_is_skipped(own: Rig, cli: Command, puppet: Puppet, budget: str) -> None:
     own.settings(budgets={budget: 1.0})
