@@ -6,6 +6,7 @@ import contextlib
 import os
 import stat
 import subprocess
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -182,6 +183,16 @@ def registered(root: Path) -> list[str]:
 
 
 def works_for_its_user(root: Path) -> None:
-    """The git commands that a killed `worktree add` is known to break."""
-    for command in (["status"], ["fetch", "--all"], ["gc", "--quiet"], ["fsck", "--strict"], ["worktree", "list"]):
-        git(*command, cwd=root)
+    """The git commands that a killed `worktree add` is known to break. A fetch brings something, also where there is
+    no remote: it is from a bare repository then, which goes again."""
+    with tempfile.TemporaryDirectory() as folder:
+        alone = not git("remote", cwd=root).strip()
+        if alone:
+            git("init", "--quiet", "--bare", folder, cwd=root)
+            git("push", "--quiet", folder, "HEAD:refs/heads/elsewhere", cwd=root)
+            git("remote", "add", "passing", folder, cwd=root)
+        for command in (["status"], ["fetch", "--all"], ["gc", "--quiet"], ["fsck", "--strict"], ["worktree", "list"]):
+            git(*command, cwd=root)
+        if alone:
+            assert "passing/elsewhere" in git("branch", "--remotes", cwd=root)
+            git("remote", "remove", "passing", cwd=root)
