@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 REFRESH_AGAIN = 600  # s
+REFRESHED = 120  # s after which an update is through, as a rule
 
 
 def answer(event: dict[str, Any], env: Mapping[str, str], now: float) -> dict[str, Any] | None:
@@ -119,9 +120,13 @@ def _see_to_runner(
     versions = [found.version, *([str(running.get("version"))] if isinstance(running, dict) else [])]
     if not any(_is_newer(scheduler.__version__, version) for version in versions):
         return state, ""
-    if now - greeting.number(memory, "refreshed") > REFRESH_AGAIN:
+    since = now - greeting.number(memory, "refreshed")
+    if since > REFRESH_AGAIN:
         memory["refreshed"] = now
         wake.refresh(_root(), env, paths.hooks_log)
+    elif since > REFRESHED:
+        said = f"The update to {scheduler.__version__} is not through: it waits for runs to end, or failed"
+        return state, f"{said} ({paths.hooks_log}). It is tried again."
     return state, f"Updating the scheduler to {scheduler.__version__} in the background."
 
 

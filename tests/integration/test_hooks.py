@@ -544,8 +544,17 @@ def test_a_newer_plugin_sets_itself_up_in_the_background_once_in_a_while(
         while not (bed.state / "asked").exists() and time.monotonic() < end:
             time.sleep(0.01)
         time.sleep(0.1)
-    assert (bed.state / "asked").read_text() == "restart\n"
-    assert bed.log() == "said\n"
+        assert (bed.state / "asked").read_text() == "restart\n"
+        assert bed.log() == "said\n"
+        (memory,) = Path(bed.paths.seen).glob("*.json")
+        told = json.loads(memory.read_text())
+        memory.write_text(json.dumps({**told, "refreshed": told["refreshed"] - 200}))
+        done = subprocess.run(done.args, input=event, cwd=bed.project, env=bed.env, capture_output=True, check=True)
+        (said,) = [line for line in lines(json.loads(done.stdout)) if "update" in line]
+    log = bed.paths.hooks_log
+    assert (
+        said == f"The update to 0.1.0 is not through: it waits for runs to end, or failed ({log}). It is tried again."
+    )
 
 
 # --- SessionEnd
