@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -39,9 +40,12 @@ def _left_behind(before: containment.Snapshot) -> list[str]:
 
 def _restore(tree: Worktree) -> bool:
     """See that a worktree stands; whether it had to be made again, from its branch or else from its base."""
-    if tree.stands:
-        if worktree.admin_folder(tree) is None:  # it is saved as what a failed run left, rather than overwritten
+    if tree.stands and any(tree.path.iterdir()):
+        # It is saved as what a failed run left, rather than overwritten, or gone on with though it lacks much.
+        if worktree.admin_folder(tree) is None:
             raise SchedulerError("git has forgotten the worktree", "was `git worktree prune` called?")
+        if not os.path.lexists(tree.path / ".git"):
+            raise SchedulerError("the .git of the worktree has gone, and maybe more", "was the folder cleaned?")
         return False
     make_folder(tree.path.parent)
     with locked(tree.lock):

@@ -210,7 +210,8 @@ def test_a_runner_that_starts_after_the_limit_goes_on_at_once(own: Rig, puppet: 
     assert own.record(run)["status"] == "success"
 
 
-def test_a_worktree_that_has_gone_is_made_again_at_its_path(own: Rig, puppet: Puppet) -> None:
+@pytest.mark.parametrize("emptied", [False, True], ids=["gone", "emptied"])
+def test_a_worktree_that_has_gone_is_made_again_at_its_path(own: Rig, puppet: Puppet, emptied: bool) -> None:
     puppet.plays(limited(3, files={"one.txt": "1\n"}), act(files={"two.txt": "2\n"}))
     setup = {"worktree": {"setup": "echo x >> $SCHEDULER_PROJECT/../setups"}}
     own.enable(claude_task("job", execution=setup), client=str(puppet.path))
@@ -218,22 +219,28 @@ def test_a_worktree_that_has_gone_is_made_again_at_its_path(own: Rig, puppet: Pu
     run = own.run("job")
     record = waiting(own, run)
     shutil.rmtree(record["worktreePath"])
+    if emptied:
+        os.mkdir(record["worktreePath"])
     final = own.record(run)
     assert final["status"] == "success"
     assert any("was gone when the run went on" in note for note in final["notes"])
-    assert "two.txt" in branch_tree(own.project, final)
+    assert branch_tree(own.project, final).keys() == {".gitignore", "file.txt", "two.txt"}
     assert [call["cwd"] for call in puppet.calls] == [record["worktreePath"]] * 2
     assert (own.project.parent / "setups").read_text() == "x\nx\n"
     nothing_left(own)
 
 
-def test_a_worktree_that_git_has_forgotten_is_saved_as_that_of_a_failed_run(own: Rig, puppet: Puppet) -> None:
+@pytest.mark.parametrize("lost", ["what git knows of it", "its .git"])
+def test_a_worktree_that_is_none_any_more_is_saved_as_that_of_a_failed_run(own: Rig, puppet: Puppet, lost: str) -> None:
     puppet.plays(limited(3, files={"one.txt": "1\n"}), act())
     own.enable(claude_task("job"), client=str(puppet.path))
     own.start()
     run = own.run("job")
     record = waiting(own, run)
-    shutil.rmtree(own.project / ".git" / "worktrees" / Path(record["worktreePath"]).name)
+    if lost == "its .git":
+        Path(record["worktreePath"], ".git").unlink()
+    else:
+        shutil.rmtree(own.project / ".git" / "worktrees" / Path(record["worktreePath"]).name)
     final = own.record(run)
     assert (final["status"], final["reason"]) == ("failure", "worktree-failed")
     assert discarded_tree(own.project, final)["one.txt"][1] == b"1\n"
