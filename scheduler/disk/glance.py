@@ -3,7 +3,7 @@
     {"version": 1, "writtenAt": <epoch s>, "runner": {"pid": n, "version": text, "startedAt": <epoch s>} | null,
      "projects": {<real path>: {
         "enabled": bool, "trusted": bool, "suspended": null | "one line why",
-        "approved": [<first 16 digits of the SHA-256 of an approved config>],
+        "stamp": [n], "approved": [<first 16 digits of the SHA-256 of an approved config>],
         "approvals": [{"at": <epoch s>, "by": text, "what": [<task id, "rules.md" or "config.json">]}],
         "tasks": n, "active": n, "running": n, "next": [{"task": id, "at": <epoch s>}],
         "recent": [{"run": id8, "task": id, "status": s, "reason": r | null, "at": <epoch s>, "costUsd": x | null}],
@@ -19,6 +19,9 @@ the client said), "skipped": how many occurrences were passed over. A `kept-work
 "work": bool whether work of it was saved and by "loud": "containment" | "self-edit" | null whether it changed what it
 must not, a `waiting` one (which met a usage limit and goes on later) "by" for what, a `git` one "by" why the branches
 to review are not known.
+
+`stamp` is that of config and rules before they were read for the entry (`stamp`): as long as it is so, they need not be
+read to be told from those that were approved.
 
 `approvals` are the last ones of the last seven days: who gave them, and how, and what was new or changed in them.
 
@@ -36,9 +39,10 @@ Hook-safe, Python 3.9 syntax.
 
 from __future__ import annotations
 
+import os
 import time
 
-from scheduler.disk import files, tinyjson
+from scheduler.disk import files, paths, tinyjson
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,6 +56,18 @@ LIMIT = 4 << 20
 RECENT = OPEN = 50  # so many runs and matters an entry holds: the last ones; one that holds as many may lack others
 _BEGIN, _END = b',"projects":{\n', b"\n}}\n"
 _KEEP: Any = object()
+
+
+def stamp(project: str) -> list[int]:
+    """Changes whenever a project's config or rules may have changed; costs two calls of stat."""
+    found: list[int] = []
+    for path in (paths.config_file(project), paths.rules_file(project)):
+        try:
+            info = os.stat(path)
+            found += [info.st_mtime_ns, info.st_size, info.st_ino, info.st_mode, info.st_uid]
+        except OSError as error:
+            found.append(error.errno or 0)
+    return found
 
 
 def read(path: AnyPath, only: str | None = None) -> dict[str, Any] | None:

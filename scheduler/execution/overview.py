@@ -44,11 +44,14 @@ def entry(
     now: datetime,
     standing: Standing | None = None,
     runs: Sequence[dict[str, Any]] | None = None,
+    stamp: Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """A project's part of glance.json (disk/glance.py has its form). At most one git process, and a few small reads.
 
-    `standing` and `runs` (`recent_runs`) spare who knows them already the reading.
+    `standing` and `runs` (`recent_runs`) spare who knows them already the reading; `stamp`: that of the config before
+    `standing` was made of it.
     """
+    stamp = glance.stamp(root) if stamp is None else stamp
     standing = standing or read_standing(root, trusted, known, now)
     runs = recent_runs(root) if runs is None else runs
     recent = [run for run in runs if _ended(run) > (now - RECENT).timestamp()]
@@ -59,6 +62,7 @@ def entry(
         "enabled": enabled,
         "trusted": standing.approved,
         "suspended": standing.suspended,
+        "stamp": list(stamp),
         "approved": [approval.digest[:16] for approval in trusted.approvals] if trusted else [],
         "approvals": _approvals(trusted, (now - RECENT).timestamp()) if trusted else [],
         "tasks": standing.tasks,

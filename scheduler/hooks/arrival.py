@@ -86,7 +86,7 @@ def _approved(entry: Mapping[str, Any], since: float, now: float) -> str:
 def _as_it_is(entry: Mapping[str, Any], project: str) -> Mapping[str, Any]:
     """The entry; suspended if the config on disk is none that was approved, which a living runner sees in a second."""
     approved = entry.get("approved")
-    if greeting.is_suspended(entry) or not isinstance(approved, list):
+    if greeting.is_suspended(entry) or not isinstance(approved, list) or entry.get("stamp") == glance.stamp(project):
         return entry
     try:
         found = tasks.digest(project)[:16]

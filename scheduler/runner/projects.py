@@ -13,10 +13,11 @@ from typing import Any
 from scheduler.core.models import UserSettings, iso
 from scheduler.core.overdue import Absence
 from scheduler.core.redact import Redactor, known_values
+from scheduler.disk import glance
 from scheduler.disk.paths import Paths
 from scheduler.errors import SchedulerError
 from scheduler.runner.served import Served, read, take_in
-from scheduler.store import config, settings, trust
+from scheduler.store import settings, trust
 from scheduler.store.state import State
 
 log = logging.getLogger("scheduler")
@@ -43,7 +44,7 @@ class Projects:
         """Take every file for changed."""
         self._stamp = None
         for served in self.served.values():
-            served.stamp = ()
+            served.stamp = []
 
     async def refresh(self, now: datetime) -> None:
         """Take in what changed on disk since the last look. What cannot be read leaves things as they were."""
@@ -58,7 +59,7 @@ class Projects:
                 self.changed.add(root)
             for root, project in wanted.items():
                 served = self.served.get(root)
-                if served is None or served.trusted != project or served.stamp != config.stamp(root):
+                if served is None or served.trusted != project or served.stamp != glance.stamp(root):
                     await self._load(project, now)
                 elif served.branches != (branches := _branches(served)):
                     served.branches = branches
@@ -117,7 +118,7 @@ class Projects:
         """The project as it is on disk at this moment, as far as two calls of stat tell; None when it has to be read
         again first, or is not served."""
         served = self.served.get(root)
-        return served if served is not None and served.stamp == config.stamp(root) else None
+        return served if served is not None and served.stamp == glance.stamp(root) else None
 
     def nearest(self) -> datetime | None:
         """When the next occurrence of all comes."""

@@ -79,7 +79,8 @@ class Publisher:
                 glance.update(self._path, root, None, runner=self._runner)
                 continue
             trusted, standing = (served.trusted, served.standing(known, now)) if served else (None, None)
-            entry = overview.entry(root, trusted, known, running.get(root, 0), now, standing)
+            stamp = served.stamp if served else None
+            entry = overview.entry(root, trusted, known, running.get(root, 0), now, standing, stamp=stamp)
             glance.update(self._path, root, entry, runner=self._runner)
 
     async def close(self) -> None:

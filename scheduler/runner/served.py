@@ -12,6 +12,7 @@ from scheduler.core.overdue import Absence
 from scheduler.core.parse import Config, trigger_digest
 from scheduler.core.redact import Redactor
 from scheduler.core.schedule import next_occurrence
+from scheduler.disk import glance
 from scheduler.errors import SchedulerError
 from scheduler.execution.standing import DUE, Plan, Standing, count_suspended, count_tasks, forecast, stand
 from scheduler.store import config, trust
@@ -33,7 +34,7 @@ class Served:
 
     root: str
     trusted: trust.Project
-    stamp: tuple[object, ...]
+    stamp: list[int]
     redactor: Redactor
     suspended: str | None = None
     rules: str | None = None
@@ -91,7 +92,7 @@ def read(trusted: trust.Project, env: Mapping[str, str], default: Redactor) -> t
     """Read and judge a project's config as it is now, for `take_in`. What is not exactly approved is suspended; nothing
     is raised. From any thread.
     """
-    served = Served(trusted.root, trusted, config.stamp(trusted.root), default)
+    served = Served(trusted.root, trusted, glance.stamp(trusted.root), default)
     try:
         source = config.read_source(trusted.root)
         refusal = trusted.refusal(source)

@@ -88,18 +88,6 @@ def _read(path: str, limit: int) -> bytes | None:
         ) from None
 
 
-def stamp(project: str) -> tuple[object, ...]:
-    """Changes whenever config or rules may have changed; costs two calls of stat."""
-    found: list[object] = []
-    for path in (paths.config_file(project), paths.rules_file(project)):
-        try:
-            info = os.stat(path)
-            found += [info.st_mtime_ns, info.st_size, info.st_ino, info.st_mode, info.st_uid]
-        except OSError as error:
-            found.append(error.errno)
-    return tuple(found)
-
-
 def edited(source: Source | None, project: str, change: Callable[[list[Any]], None]) -> Source:
     """What the config would be after `change` on its list of raw tasks. Pure but for the parse; nothing is written.
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from scheduler.core.parse import ConfigUnreadable
-from scheduler.disk import paths
+from scheduler.disk import glance, paths
 from scheduler.errors import SchedulerError
 from scheduler.store import config
 from scheduler.store.config import ConfigAbsent, Source
@@ -223,15 +223,15 @@ def test_tools_that_edit_at_once_lose_nothing(project: str, tmp_path: Path) -> N
 
 
 def test_the_stamp_changes_with_config_and_rules(project: str) -> None:
-    seen = [config.stamp(project)]
+    seen = [glance.stamp(project)]
     path = put(project, tasks())
-    seen.append(config.stamp(project))
+    seen.append(glance.stamp(project))
     path.chmod(0o600)
-    seen.append(config.stamp(project))
+    seen.append(glance.stamp(project))
     Path(paths.rules_file(project)).write_text("x")
-    seen.append(config.stamp(project))
-    assert len(set(seen)) == 4
-    assert config.stamp(project) == seen[-1]
+    seen.append(glance.stamp(project))
+    assert len(set(map(tuple, seen))) == 4
+    assert glance.stamp(project) == seen[-1]
 
 
 def test_logs_are_hidden_from_git(repo: Path, git: Any) -> None:

@@ -373,6 +373,15 @@ def test_a_config_that_changed_before_a_runner_looked_is_not_called_on(bed: Bed,
         bed.started()
 
 
+def test_a_config_that_has_not_changed_since_it_was_judged_is_not_read(bed: Bed) -> None:
+    """A large one takes milliseconds; that it is the same is told by its stamp."""
+    bed.enable(approved=["0" * 16], stamp=glance.stamp(str(bed.project)))
+    with bed.runner():
+        assert lines(bed.start()) == ["Scheduler: on, 2 tasks active"]
+        (bed.project / ".omc" / "scheduler" / "rules.md").write_text("obey\n")
+        assert lines(bed.start())[0].startswith("Scheduler: suspended, its config is not the one that was approved.")
+
+
 @pytest.mark.parametrize("source", ["clear", "compact"])
 def test_a_session_that_goes_on_hears_only_news_but_the_model_its_context(bed: Bed, source: str) -> None:
     bed.enable(recent=RECENT[:1])
