@@ -88,7 +88,11 @@ def enable(bed: Bed, active: int) -> None:
     ]
     opened = [{"kind": "review", "run": f"{n:08x}", "task": f"task-{n}", "at": now} for n in range(20)]
     coming = [{"task": f"task-{n}", "at": now + 3600} for n in range(3)]
-    bed.enable(tasks=active, active=active, recent=runs, open=opened, next=coming)
+    due = [now + 3600 * n for n in range(1, 11)]
+    judged = {"approved": ["0" * 16] * 20, "stamp": glance.stamp(str(bed.project))}
+    bed.enable(
+        tasks=active, active=active, recent=runs, open=opened, next=coming, due=due, held=[], overdue=None, **judged
+    )
     entry = (glance.read(bed.paths.glance) or {})["projects"][str(bed.project)]
     for number in range(20):
         glance.update(bed.paths.glance, f"/home/person/projects/other-{number}", entry)
