@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 
-from scheduler.core.limits import Hold, kept, quiet_spans
+from scheduler.core.limits import Hold, kept, quiet_spans, starts
 from scheduler.core.models import QuietHours, Task
 from scheduler.core.record import Reason
-from scheduler.core.schedule import Skipped, passed
+from scheduler.core.schedule import passed
 
 _TICK = timedelta(microseconds=1)
 
@@ -71,6 +71,24 @@ def missed(notes: Iterable[str], count: int, at: datetime) -> Neglected:
     return Neglected(count, at, cause)
 
 
+@dataclass(frozen=True)
+class Silence:
+    """Quiet hours, and those of a time as spans: from a begin to before an end, ascending, none touching another."""
+
+    hours: QuietHours | None
+    spans: Sequence[tuple[datetime, datetime]] = ()
+
+    @classmethod
+    def between(cls, hours: QuietHours | None, since: datetime, until: datetime) -> Silence:
+        """The quiet hours that touch this time."""
+        found: list[tuple[datetime, datetime]] = []
+        for begin, end in () if hours is None or until < since else quiet_spans(hours, since, until):
+            if found and begin <= found[-1][1]:
+                begin, end = found[-1][0], max(end, found.pop()[1])
+            found.append((begin, end))
+        return cls(hours, found)
+
+
 def neglected(
     root: str,
     task: Task,
@@ -79,11 +97,11 @@ def neglected(
     *,
     added_at: datetime,
     holds: Iterable[Hold],
-    quiet: QuietHours | None,
+    quiet: Silence,
     absence: Absence,
 ) -> Iterator[Neglected]:
     """What came due of a task after `handled_until`, up to `until`, and nobody dealt with: under each of `holds`, in
-    the order in which they began, for its reason, else for `absence`."""
+    the order in which they began, for its reason, else for `absence`. `quiet`: that of at least this time."""
     at = handled_until
     for hold in holds:
         if not hold.covers(root, task) or hold.since >= until:
@@ -100,36 +118,32 @@ def neglected(
 
 
 def _absent(
-    task: Task, since: datetime, until: datetime, added_at: datetime, quiet: QuietHours | None, absence: Absence
+    task: Task, since: datetime, until: datetime, added_at: datetime, quiet: Silence, absence: Absence
 ) -> Iterator[Neglected]:
     """What was to start while nobody was there. In quiet hours nothing is; at their end, what is caught up on."""
 
-    def come(after: datetime, last: datetime) -> Skipped | None:
-        return passed(task.trigger, after, last, added_at=added_at) if last > after else None
+    def come(after: datetime, last: datetime) -> int:
+        found = passed(task.trigger, after, last, added_at=added_at) if last > after else None
+        return 0 if found is None else found.count
 
-    for begin, end in [] if quiet is None else _joined(quiet_spans(quiet, since, until)):
-        before = come(since, begin - _TICK)
-        if before is not None:
-            yield Neglected(before.count, before.first, absence)
-        late = come(max(since, begin - _TICK, end - kept(task) - _TICK), end - _TICK) if end <= until else None
-        if late is not None and task.policy.missed == "all":
-            yield Neglected(late.count, end, absence)
-        elif late is not None and come(end - _TICK, end) is None:  # what comes at the end stands for it
-            yield Neglected(1, end, absence)
-        since = max(since, end - _TICK)
-    rest = come(since, until)
-    if rest is not None:
-        yield Neglected(rest.count, rest.first, absence)
-
-
-def _joined(spans: Iterable[tuple[datetime, datetime]]) -> list[tuple[datetime, datetime]]:
-    """Spans in ascending order, those that touch made one."""
-    found: list[tuple[datetime, datetime]] = []
-    for begin, end in spans:
-        if found and begin <= found[-1][1]:
-            begin, end = found[-1][0], max(end, found.pop()[1])
-        found.append((begin, end))
-    return found
+    whole = passed(task.trigger, since, until, added_at=added_at) if until > since else None
+    if whole is None:
+        return
+    count, first = whole.count, whole.first
+    for begin, end in quiet.spans:
+        inside = come(max(since, begin - _TICK), min(end - _TICK, until))
+        if not inside:
+            continue
+        count -= inside
+        late = inside if begin >= end - kept(task) else come(max(since, end - kept(task) - _TICK), end - _TICK)
+        if late and end <= until and task.policy.missed == "all":
+            count += late
+        elif late and end <= until and not come(end - _TICK, end):  # what comes at the end stands for it
+            count += 1
+    if count and quiet.spans:
+        first = next(starts(task, quiet.hours, since, handled_until=since, added_at=added_at))
+    if count:
+        yield Neglected(count, first, absence)
 
 
 def sum_up(neglected: Sequence[Neglected], ran: Iterable[datetime]) -> Overdue | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from bisect import insort
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -10,9 +11,9 @@ from itertools import islice
 
 from scheduler.core.limits import Cause, Hold, starts, starts_again
 from scheduler.core.models import QuietHours, Task
-from scheduler.core.overdue import Absence, Neglected, neglected
+from scheduler.core.overdue import Absence, Neglected, Silence, neglected
 from scheduler.core.parse import Config
-from scheduler.core.schedule import GRACE
+from scheduler.core.schedule import GRACE, next_occurrence
 from scheduler.errors import SchedulerError
 from scheduler.store import config
 from scheduler.store.state import Known
@@ -48,23 +49,30 @@ class Standing:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a task does by itself after `since`; until `handled_until` all is dealt with."""
+    """What a task does by itself after `since`; until `handled_until` all is dealt with. `again`: from when on nothing
+    keeps it from starting; None where somebody has to lift that."""
 
     task: Task
     since: datetime
     handled_until: datetime
     added_at: datetime
+    again: datetime | None
 
     def starts(self, quiet: QuietHours | None) -> Iterator[datetime]:
         """When it starts."""
         return starts(self.task, quiet, self.since, handled_until=self.handled_until, added_at=self.added_at)
 
-    def held(self, holds: Iterable[Hold], root: str, until: datetime | None) -> Iterator[tuple[float, str]]:
-        """What comes of it until then, with what keeps it from starting."""
+    def earliest(self) -> datetime | None:
+        """A moment before which it does not start; None where it never does."""
+        first = next_occurrence(self.task.trigger, self.handled_until, added_at=self.added_at)
+        return first and max(first, self.since)
+
+    def held(self, root: str, holds: Iterable[Hold]) -> Iterator[tuple[float, str]]:
+        """What comes of it before `again` (epoch seconds), with what keeps it from starting."""
         first = next(hold for hold in holds if hold.covers(root, self.task))
         why = "off" if first.cause is Cause.OFF else first.reason.value
         for moment in self.starts(None):
-            if until is not None and moment > until:
+            if self.again is not None and moment > self.again:
                 return
             yield moment.timestamp(), why
 
@@ -84,52 +92,77 @@ def forecast(plans: Iterable[Plan], quiet: QuietHours | None) -> list[float]:
     return [moment.timestamp() for moment in islice(heapq.merge(*(plan.starts(quiet) for plan in plans)), DUE)]
 
 
+def soonest(plans: Iterable[tuple[datetime, Plan]], quiet: QuietHours | None) -> list[tuple[datetime, Plan]]:
+    """The DUE plans that start first, with when. `plans`: each with a moment before which it does not start."""
+    found: list[tuple[datetime, str, Plan]] = []
+    for earliest, plan in sorted(plans, key=lambda one: one[0]):
+        if len(found) >= DUE and earliest >= found[DUE - 1][0]:
+            break
+        start = next(plan.starts(quiet), None)
+        if start is not None:
+            insort(found, (start, plan.task.id, plan), key=lambda one: one[:2])
+    return [(start, plan) for start, _, plan in found[:DUE]]
+
+
 def stand(root: str, parsed: Config, known: Known, now: datetime, *, refusal: str | None = None) -> Standing:
     """How a project stands by a config; `refusal`: why nothing of it may run."""
-    order = sorted(known.holds, key=lambda hold: hold.since)
-    live = [hold for hold in order if not hold.is_over(now)]
+    holds = sorted(known.holds, key=lambda hold: hold.since)
+    live = [hold for hold in holds if not hold.is_over(now)]
     enabled = [task for task in parsed.tasks if task.enabled]
-    quiet, absence = known.quiet_hours, known.absence if refusal is None else Absence.UNTRUSTED
-    active, planned, coming, held = 0, list[tuple[datetime, str, Plan]](), list[tuple[float, str]](), []
-    pending: list[Neglected] = []
+    active, plans, late = 0, list[Plan](), now - LATE
     for task in enabled:
         state = known.tasks.get(task.id)
         if state is not None and state.done_at is not None:
             continue
         again = starts_again(live, root, task, now)
         active += again is not None
-        if state is None or state.active_since is None:
-            continue
-        mark, added = state.handled_until, state.added_at
-        pending += neglected(
-            root, task, mark, now - LATE, added_at=added, holds=order, quiet=quiet, absence=absence
-        )  # fmt: skip
-        plan = Plan(task, max(now - LATE, mark), mark, added)
-        if again != now:
-            held.append(plan.held(live, root, again))
-        if again is None:
-            continue
-        plan = replace(plan, since=max(plan.since, again)) if again > now else plan
-        moments = plan.starts(quiet)
-        first = next(moments, None)
-        if first is not None:
-            planned.append((first, task.id, plan))
-            later = first if first > now else next(moments, None)
-            coming += [] if later is None else [(later.timestamp(), task.id)]
-    planned.sort(key=lambda one: one[:2])
+        if state is not None and state.active_since is not None:
+            plans.append(Plan(task, max(late, state.handled_until), state.handled_until, state.added_at, again))
+    free = [
+        replace(plan, since=max(plan.since, plan.again)) if plan.again > now else plan for plan in plans if plan.again
+    ]
+    bounded = [(earliest, plan) for plan in free if (earliest := plan.earliest())]
+    first = soonest(bounded, known.quiet_hours)
     return Standing(
         refusal is None,
         refusal,
         count_tasks(parsed),
         active,
-        sorted(coming) if refusal is None else (),
+        () if refusal is not None else _coming(first, known.quiet_hours, now),
         [hold for hold in live if any(hold.covers(root, task) for task in enabled)],
-        forecast((plan for _, _, plan in planned[:DUE]), quiet),
-        list(islice(heapq.merge(*held), DUE)),
-        pending,
+        forecast((plan for _, plan in first), known.quiet_hours),
+        list(islice(heapq.merge(*(plan.held(root, live) for plan in plans if plan.again != now)), DUE)),
+        list(_pending(root, plans, known, holds, late, known.absence if refusal is None else Absence.UNTRUSTED)),
         {task.id for task in enabled},
         count_suspended(parsed),
     )
+
+
+def _coming(first: Iterable[tuple[datetime, Plan]], quiet: QuietHours | None, now: datetime) -> list[tuple[float, str]]:
+    """What starts after now of plans that start first, ascending."""
+    found = []
+    for start, plan in first:
+        later = start if start > now else next((moment for moment in plan.starts(quiet) if moment > now), None)
+        found += [] if later is None else [(later.timestamp(), plan.task.id)]
+    return sorted(found)
+
+
+def _pending(
+    root: str, plans: Sequence[Plan], known: Known, holds: Sequence[Hold], late: datetime, absence: Absence
+) -> Iterator[Neglected]:
+    """What of the plans came and nobody dealt with."""
+    quiet = Silence.between(known.quiet_hours, min((plan.handled_until for plan in plans), default=late), late)
+    for plan in plans:
+        yield from neglected(
+            root,
+            plan.task,
+            plan.handled_until,
+            late,
+            added_at=plan.added_at,
+            holds=holds,
+            quiet=quiet,
+            absence=absence,
+        )
 
 
 def read_standing(root: str, trusted: Project | None, known: Known, now: datetime) -> Standing:

@@ -14,7 +14,7 @@ from scheduler.core.redact import Redactor
 from scheduler.core.schedule import next_occurrence
 from scheduler.disk import glance
 from scheduler.errors import SchedulerError
-from scheduler.execution.standing import DUE, Plan, Standing, count_suspended, count_tasks, forecast, stand
+from scheduler.execution.standing import DUE, Plan, Standing, count_suspended, count_tasks, forecast, soonest, stand
 from scheduler.store import config, trust
 from scheduler.store.state import Known, State, TaskState
 
@@ -69,20 +69,21 @@ class Served:
         """How it stands, for the glance; None where it is suspended. From any thread."""
         if self.config is None or self.suspended is not None:
             return None
-        if known.holds or known.quiet_hours is not None or known.absence is not Absence.ASLEEP:
+        if known.holds or known.absence is not Absence.ASLEEP:
             return stand(self.root, self.config, known, now)
-        states, coming = dict(self.states), list(self.coming)
+        states, coming, quiet = dict(self.states), list(self.coming), known.quiet_hours
         done = sum(state.done_at is not None for state in states.values())
         live = sum(task.enabled for task in self.config.tasks) - done
-        soon = [one for one in heapq.nsmallest(DUE, coming) if one[1] in self.tasks]
-        plans = [Plan(self.tasks[task], moment - _TICK, moment - _TICK, states[task].added_at) for moment, task in soon]
+        mine = [one for one in heapq.nsmallest(DUE if quiet is None else len(coming), coming) if one[1] in self.tasks]
+        plans = [(at, Plan(self.tasks[id], at - _TICK, at - _TICK, states[id].added_at, now)) for at, id in mine]
+        first = soonest(plans, quiet)
         return Standing(
             True,
             None,
             count_tasks(self.config),
             live,
-            [(moment.timestamp(), task) for moment, task in soon],
-            due=forecast(plans, None),
+            [(moment.timestamp(), plan.task.id) for moment, plan in first],
+            due=forecast((plan for _, plan in first), quiet),
             enabled={task.id for task in self.config.tasks if task.enabled},
             broken=count_suspended(self.config),
         )
