@@ -239,6 +239,7 @@ def test_what_was_missed_counts_from_its_first_moment(own: Rig, cli: Command) ->
 def test_a_runner_that_hangs_is_the_cause(own: Rig, cli: Command) -> None:
     own.enable(shell_task("rare", "true"))
     pid = own.start()
+    wait_until(lambda: entry(own))  # it has looked once
     os.kill(pid, signal.SIGSTOP)
     try:
         own.enable(shell_task("job", "true", trigger=HOURLY), since=ago(DAY + timedelta(minutes=30)))
@@ -265,6 +266,7 @@ def test_a_state_that_cannot_be_written_is_the_cause(own: Rig, cli: Command) -> 
     """Somebody holds it: nothing can be claimed. That is said, now and on the record of what was missed."""
     own.enable(shell_task("rare", "true"))
     pid = own.start()
+    wait_until(lambda: entry(own))  # it has looked once
     os.kill(pid, signal.SIGSTOP)
     job = shell_task("job", "true", trigger=HOURLY, policy={"missed": "skip"})
     own.enable(job, since=ago(DAY + timedelta(minutes=30)))
