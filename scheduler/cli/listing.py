@@ -16,7 +16,7 @@ from scheduler.cli.context import Context, complete_run, complete_task, json_opt
 from scheduler.cli.triggers import moment_of
 from scheduler.cli.view import View, last_runs, look
 from scheduler.core import format as fmt
-from scheduler.core.limits import starts_again
+from scheduler.core.limits import ACCOUNT, starts_again
 from scheduler.core.models import Task, iso
 from scheduler.core.parse import Problem, locate
 from scheduler.core.parse import show as show_place
@@ -58,6 +58,8 @@ def list_tasks(context: Context, /, everything: bool, folder: str | None, as_jso
         output.note(f"{fmt.count(hidden, 'task')} done: see 'list --all'")
     for problem in broken:
         output.note(f"suspended: {problem.text(paths.config_file(view.root))}")
+    for hold in dict.fromkeys(hold for task in shown for hold in view.holds(task) if hold.cause in ACCOUNT):
+        output.note(f"claude tasks are {output.hold(hold, view.now)}")
     output.advise(view.why_idle())
 
 
@@ -157,7 +159,7 @@ def next_runs(
 
 def _occurrences(view: View, task: Task, start: datetime) -> Iterator[tuple[datetime, Task]]:
     since = starts_again(view.known.holds, view.root, task, view.now)
-    if view.standing(task) in ("on", "paused") and since is not None:
+    if view.standing(task) in ("on", "waits", "paused") and since is not None:
         begin = start if since == view.now else max(start, since)
         for at in occurrences(task.trigger, begin, begin + _FAR, added_at=view.added_at(task.id)):
             yield at, task

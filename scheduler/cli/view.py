@@ -104,12 +104,14 @@ class View:
         return [hold for hold in self.known.holds if hold.covers(self.root, task) and not hold.is_over(self.now)]
 
     def standing(self, task: Task) -> str:
-        """`on`, `off`, `done`, `past` or `paused`."""
+        """`on`, `off`, `done`, `past`, `waits` (for a usage limit to end, and nothing else) or `paused`."""
         if self.done(task.id):
             return "done"
         if not task.enabled:
             return "off"
-        return "past" if self.past(task) else "paused" if self.holds(task) else "on"
+        held = {hold.cause for hold in self.holds(task)}
+        kept_back = "waits" if held == {Cause.USAGE_LIMIT} else "paused"
+        return "past" if self.past(task) else kept_back if held else "on"
 
     def past(self, task: Task) -> bool:
         """Whether the task's one moment was over before the task began to count: it never ran, and never will."""

@@ -139,7 +139,8 @@ def standing(queue: Iterable[Waiting]) -> dict[str, list[Waiting]]:
 
 def _kept_back(waiting: Waiting, task: Task, holds: Sequence[Hold]) -> Decision | None:
     if waiting.begun:
-        return Decision(Move.WAIT) if holds else None
+        held = any(hold.keeps_from_going_on(asked=waiting.asked, began=waiting.since) for hold in holds)
+        return Decision(Move.WAIT) if held else None
     for hold in holds:
         if hold.cause is not Cause.USAGE_LIMIT and not waiting.asked:
             return Decision(Move.SKIP, hold.reason)

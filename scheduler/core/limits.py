@@ -95,6 +95,12 @@ class Hold:
         """Whether it is about this task: all but pauses let shell tasks go on."""
         return self.names(project, task.id) and (self.cause in PAUSES or task.execution.type == "claude")
 
+    def keeps_from_going_on(self, *, asked: bool, began: datetime) -> bool:
+        """Whether a run that it covers, and that met a usage limit, waits for its end. What a person `asked` for was
+        asked for in spite of budgets, and of the pauses that there were."""
+        always = self.cause is Cause.OFF or self.cause in ACCOUNT
+        return always or not asked or (self.cause in PAUSES and self.since > began)
+
     def passes_over(self, project: str, task: Task) -> bool:
         """Whether what comes due of a task is passed over; else it is queued, and waits there."""
         return self.covers(project, task) and not (self.cause is Cause.USAGE_LIMIT and task.policy.overlap == "queue")

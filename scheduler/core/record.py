@@ -123,6 +123,11 @@ class Record(Model):
     tags: tuple[str, ...] | None = None
     runner: RunnerMark
 
+    @property
+    def asked(self) -> bool:
+        """Whether a person asked for it, by `run` or `retry`; the retries of a policy are later attempts."""
+        return self.triggered_by == "manual" or (self.triggered_by == "retry" and self.attempt == 1)
+
     def evolve(self, **changes: Any) -> Record:
         """A copy with `changes`, validated."""
         return Record.model_validate({**dict(self), **changes})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta, timezone
@@ -9,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from scheduler.core.limits import Cause, quiet_until
+from scheduler.core.models import from_json
 from scheduler.core.overdue import Neglected, missed, sum_up
-from scheduler.core.record import Reason
+from scheduler.core.record import Reason, Record
 from scheduler.disk import glance, paths
 from scheduler.errors import SchedulerError
 from scheduler.execution.eachref import unmerged_branches
@@ -157,10 +159,12 @@ def _held(root: str, known: Known, standing: Standing, enabled: bool, now: datet
 
 def _awaited(root: str, row: RunRow, known: Known, now: datetime) -> str:
     """What a run waits for that met a usage limit, in a project that is served."""
+    record = from_json(Record, json.dumps(row.record))
+    asked = isinstance(record, Record) and record.asked
     for hold in known.holds:
-        if hold.names(root, row.task) and not hold.is_over(now):
+        covers = hold.names(root, row.task) and not hold.is_over(now)
+        if covers and hold.keeps_from_going_on(asked=asked, began=_began(row.record)):
             return _AWAITED[hold.cause]
-    asked = row.record.get("triggeredBy") == "manual"
     return "its turn" if asked or quiet_until(known.quiet_hours, now) is None else "the quiet hours to end"
 
 

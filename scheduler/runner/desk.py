@@ -110,8 +110,7 @@ class Desk:
     def requeue(self, record: Record, not_before: datetime | None) -> None:
         """Queue a run that an earlier runner claimed and never began."""
         since = record.scheduled_for or record.started_at
-        asked = record.triggered_by == "manual"
-        self._enqueue(record.evolve(runner=self.mark), since, not_before, asked=asked)
+        self._enqueue(record.evolve(runner=self.mark), since, not_before, asked=record.asked)
 
     def wait(self, row: RunRow) -> None:
         """Queue a run that goes on when a usage limit has ended."""
@@ -119,8 +118,7 @@ class Desk:
         if record.cost_usd is not None:
             self._state.spent(record.id, record.cost_usd, self._now())
         self._projects.changed.add(record.project)
-        asked = record.triggered_by == "manual"
-        self._enqueue(record.evolve(runner=self.mark), record.started_at, asked=asked, place=row.place or {})
+        self._enqueue(record.evolve(runner=self.mark), record.started_at, asked=record.asked, place=row.place or {})
 
     def knows(self, run_id: str) -> bool:
         """Whether a run of this runner's is queued or under way."""

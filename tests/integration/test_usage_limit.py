@@ -123,6 +123,9 @@ def test_a_run_that_waits_for_a_limit_is_told(own: Rig, cli: Command, puppet: Pu
     assert [w["runId"] for w in status["waiting"]] == [run]
     assert run not in [r["runId"] for r in status["running"]]
     assert "waits for a usage limit to end (You've hit your session limit)" in cli("status").out
+    listed = cli("list")
+    assert listed.out.splitlines()[1].split()[:3] == ["job", "job", "waits"]
+    assert "claude tasks are kept back by a usage limit (You've hit your session limit)" in listed.err
     wait_until(lambda: matters(own, "usage-limit"))
     (matter,) = matters(own, "usage-limit")
     assert (matter["run"], matter["task"], matter["until"]) == (run[:8], "job", ends.timestamp())
@@ -365,6 +368,19 @@ def test_a_run_whose_task_is_removed_while_it_waits_is_given_up(own: Rig, cli: C
     final = own.record(run)
     assert (final["status"], final["reason"]) == ("failure", "cancelled")
     assert "its task was removed" in final["error"] and "one.txt" in discarded_tree(own.project, final)
+
+
+def test_a_run_that_was_asked_for_in_spite_of_everything_goes_on_so(own: Rig, cli: Command, puppet: Puppet) -> None:
+    puppet.plays(refused(500, "server_error", "no", 0.25), limited(2, 0.25, files={"one.txt": "1\n"}), act(0.25))
+    own.enable(claude_task("job", enabled=False), client=str(puppet.path))
+    own.settings(budgets={"perDay": 0.1})
+    own.start()
+    failed = own.run_to_end("job")
+    cli("pause")
+    run = cli("retry", failed["id"][:8], "--json").json["runId"]
+    waiting(own, run)
+    final = own.record(run)
+    assert (final["status"], final["triggeredBy"], final["costUsd"]) == ("success", "retry", 0.5)
 
 
 def test_a_run_that_waits_is_told_also_when_its_project_is_not_served(own: Rig, cli: Command, puppet: Puppet) -> None:

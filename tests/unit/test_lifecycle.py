@@ -177,6 +177,17 @@ def test_a_hold_skips_what_comes_by_the_clock(cause: Cause, reason: Reason, aske
     assert decide(waiting(begun=True), task(**CLAUDE), [], trusted=True, holds=holds).move is Move.WAIT
 
 
+@pytest.mark.parametrize("cause", Cause)
+@pytest.mark.parametrize("since", ["before", "meanwhile"])
+def test_what_keeps_a_run_back_that_a_person_asked_for_once_its_limit_is_over(cause: Cause, since: str) -> None:
+    """Not the budget, nor a pause in spite of which it was asked for."""
+    began = NOW + timedelta(seconds=1 if since == "before" else -1)
+    run = waiting(begun=True, asked=True, since=began)
+    in_spite = cause is Cause.BUDGET or (since == "before" and cause in (Cause.USER, Cause.FAILURES))
+    decision = decide(run, task(**CLAUDE), [], trusted=True, holds=[held(cause)])
+    assert decision.move is (Move.START if in_spite else Move.WAIT)
+
+
 def test_under_a_usage_limit_retries_and_queues_wait() -> None:
     holds = [held(Cause.USAGE_LIMIT)]
     queue = task(**CLAUDE, policy={"overlap": "queue"})
