@@ -98,6 +98,12 @@ class Gate:
         self.look(now)
         self._put(Cause.USAGE_LIMIT, max(until, self.limit_ends(now) or until), record)
 
+    def recall_limit(self, record: Record) -> None:
+        """The same for a run that waits already, where the runner died before it had written that all wait."""
+        known = any(hold.cause is Cause.USAGE_LIMIT for hold in self._state.holds.all())  # also one that was lifted
+        if not known and record.resets_at is not None and record.resets_at > self._now():
+            self.limit(record)
+
     def limit_ends(self, now: datetime) -> datetime | None:
         """When the usage limit ends that holds claude tasks back, as of the last look; None where none does."""
         ends = (hold.until for hold in self.holds if hold.cause is Cause.USAGE_LIMIT and not hold.is_over(now))

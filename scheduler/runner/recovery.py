@@ -83,6 +83,7 @@ async def _settle(paths: Paths, env: Mapping[str, str], row: RunRow, desk: Desk,
         desk.requeue(record, datetime.fromisoformat(held) if held else None)
         return
     if row.phase == "waiting":
+        desk.gate.recall_limit(record)
         desk.wait(row)
         return
     if row.phase == "running":

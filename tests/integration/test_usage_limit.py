@@ -370,6 +370,25 @@ def test_a_run_whose_task_is_removed_while_it_waits_is_given_up(own: Rig, cli: C
     assert "its task was removed" in final["error"] and "one.txt" in discarded_tree(own.project, final)
 
 
+def test_a_runner_that_dies_before_it_has_written_that_all_wait_takes_nothing_back(own: Rig, puppet: Puppet) -> None:
+    """The run is written down as waiting first: what follows from that is made up for at the next start."""
+    puppet.plays(limited(LONG, files={"one.txt": "1\n"}), act(0.25))
+    own.enable(claude_task("job"), client=str(puppet.path))
+    pid = own.start()
+    record = waiting(own, own.run("job"))
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not Path(f"/proc/{pid}").exists())
+    db = sqlite3.connect(own.paths.state_db, isolation_level=None)
+    db.execute("DELETE FROM holds")
+    own.start()
+    (row,) = wait_until(lambda: db.execute("SELECT cause, until FROM holds").fetchall())
+    db.close()
+    assert row[0] == "usage-limit"
+    assert datetime.fromisoformat(row[1]) == datetime.fromisoformat(record["resetsAt"])
+    time.sleep(1.5)
+    assert len(puppet.calls) == 1
+
+
 def test_a_run_that_was_asked_for_in_spite_of_everything_goes_on_so(own: Rig, cli: Command, puppet: Puppet) -> None:
     puppet.plays(refused(500, "server_error", "no", 0.25), limited(2, 0.25, files={"one.txt": "1\n"}), act(0.25))
     own.enable(claude_task("job", enabled=False), client=str(puppet.path))
